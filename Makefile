@@ -1,0 +1,90 @@
+# Everything a person or CI runs. `make` alone prints the targets.
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The constraints are the set tested on 3.11; a newer Python will do.
+PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
+	$$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' \
+	2>/dev/null && echo $$python && break; done)
+# Touched when the environment holds what pyproject.toml asks for.
+INSTALLED := $(VENV)/.installed
+# More options for pytest: make test PYTEST_ARGS="-k tiling -x"
+PYTEST_ARGS ?=
+# CUDA tests skip themselves without a device, and say so. The network is never part of
+# a default run.
+FAST := not slow and not network
+SLOW := slow and not network
+
+.DEFAULT_GOAL := help
+.PHONY: help install test test-slow test-all test-gpu lint format types check \
+	mutants demo docs wheel clean
+
+help: ## Print this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+install: $(INSTALLED) ## Create .venv and install geoseg with its tested dependencies
+
+$(INSTALLED): pyproject.toml setup.py constraints.txt
+	@test -x $(BIN)/python || test -n "$(PYTHON)" || { echo \
+		"no Python >= 3.11 with venv; install one or call make PYTHON=..." >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt setuptools
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation \
+		-e '.[dev,train]'
+	@touch $@
+
+test: $(INSTALLED) ## Run the fast tests
+	$(BIN)/python -m pytest -m "$(FAST)" $(PYTEST_ARGS)
+
+test-slow: $(INSTALLED) ## Run the slow tests
+	$(BIN)/python -m pytest -m "$(SLOW)" $(PYTEST_ARGS)
+
+test-all: $(INSTALLED) ## Run all tests but those that need the network
+	$(BIN)/python -m pytest -m "not network" $(PYTEST_ARGS)
+
+test-gpu: $(INSTALLED) ## Run the CUDA tests; without a device they fail
+	GEOSEG_REQUIRE_CUDA=1 $(BIN)/python -m pytest -m needs_cuda $(PYTEST_ARGS)
+
+lint: $(INSTALLED) ## Check style and formatting
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format: $(INSTALLED) ## Format, and repair what can be repaired
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+types: $(INSTALLED) ## Check types of package and tests
+	$(BIN)/mypy
+
+check: lint types test ## What a change must pass
+
+mutants: $(INSTALLED) ## Break each contract on purpose; a test must notice
+	$(BIN)/python tests/mutants/run.py
+
+# A real 0.25 m aerial photograph (Netherlands, EPSG:28992) that a PyPI wheel carries.
+demo/scene/test_tiled.tif: | $(INSTALLED)
+	$(BIN)/python -m pip download --quiet --no-deps --only-binary=:all: \
+		--dest demo/wheels deepforest==1.5.2
+	mkdir -p $(@D)
+	$(BIN)/python -c "import sys, zipfile; sys.stdout.buffer.write(zipfile.ZipFile( \
+		sys.argv[1]).read('deepforest/data/test_tiled.tif'))" \
+		demo/wheels/deepforest-1.5.2-*.whl > $@.part
+	mv $@.part $@
+
+demo: $(INSTALLED) demo/scene/test_tiled.tif ## Segment a real aerial photograph
+	$(BIN)/geoseg segment demo/scene/test_tiled.tif -o demo/out --overwrite
+	$(BIN)/geoseg preview demo/out
+	@echo "Results are in demo/out:"
+	@find demo/out -type f | sort | sed 's/^/  /'
+
+docs: $(INSTALLED) ## Build the documentation as web pages in build/docs
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation \
+		-e '.[docs]'
+	$(BIN)/mkdocs build --strict
+
+wheel: $(INSTALLED) ## Build the wheel in dist/
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation -w dist .
+
+clean: ## Remove what was built, the environment apart
+	rm -rf build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find geoseg tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,69 @@
+"""Every exception and warning that geoseg raises; the command line prints one line.
+
+A message says what was wrong with the value, then what to do about it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class GeosegError(Exception):
+    """Root of all geoseg errors."""
+
+
+class UsageError(GeosegError, ValueError):
+    """The call itself is wrong: nothing was started. The command line exits with 2."""
+
+
+class ConfigError(UsageError):
+    """A configuration has an unknown key, a wrong type or a value out of range."""
+
+
+class TilingError(UsageError):
+    """A tile size or stride does not fit the model or each other."""
+
+
+class ModelError(UsageError):
+    """A model is unknown, incomplete, or not one that segments."""
+
+
+class OutputError(UsageError):
+    """The output folder cannot be used: it is a file, foreign, or not writable."""
+
+
+class OutsideRootError(UsageError):
+    """A scene lies outside the folder that scene ids are relative to."""
+
+
+class SceneError(GeosegError):
+    """One scene cannot be processed; the others go on. Exit code 1."""
+
+
+class RadiometryError(SceneError, ValueError):
+    """A scene has a dtype or a number of bands that the model does not declare."""
+
+
+class BlendingError(GeosegError, ValueError):
+    """Logits are not finite, or their shape does not fit the tile grid."""
+
+
+class VectorizeError(GeosegError, ValueError):
+    """A class mask or its traced parts cannot be turned into polygons."""
+
+
+class ClusterError(GeosegError):
+    """The Dask scheduler does not answer, or no worker can run the model."""
+
+
+class SegmentationError(GeosegError):
+    """Some scenes failed; the others are finished. Only `geoseg.segment` raises it."""
+
+    def __init__(self, message: str, report: Any) -> None:  # noqa: ANN401 (below)
+        super().__init__(message)
+        self.report = report
+        """`geoseg.pipelines.segment.RunReport`, whose type lies in a higher layer."""
+
+
+class GeosegWarning(UserWarning):
+    """Something that changes results and that the user may want to know."""

@@ -1,0 +1,57 @@
+"""Closed sets and plain values shared by every layer; imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+NODATA = 255
+"""Class mask and confidence value of a pixel that holds no data."""
+
+BlendWindow = Literal["hann", "linear", "none"]
+"""Weight of a pixel within its tile; `none` takes the tile whose centre is nearest."""
+
+BlendSpace = Literal["logits", "probabilities"]
+"""What overlapping tiles average: class logits, or their softmax."""
+
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+"""Arithmetic of the model; `auto` is bfloat16 on CUDA and float32 elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassInfo:
+    """One class as it appears in class masks, legends and polygons."""
+
+    id: int
+    """Value in the class mask, 0..254."""
+    name: str
+    """Name shown in legends and attribute tables."""
+    color: tuple[int, int, int]
+    """Red, green, blue, each 0-255."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What a model declares about its inputs and outputs; no weights."""
+
+    name: str
+    """Name for reports: the folder's name or the hub id."""
+    tile_size: int
+    """Side of the model input, pixels."""
+    patch_size: int
+    """Tile sizes must be a multiple of this many pixels."""
+    classes: tuple[ClassInfo, ...]
+    """Classes in the order of the logits' channels."""
+    bands: tuple[str, ...]
+    """Names of the input bands, in order."""
+    scale: tuple[tuple[str, float], ...]
+    """Per accepted dtype, the digital number that means 1.0: (("uint8", 255.0),)."""
+    mean: tuple[float, ...]
+    """Mean per band after scaling, 0..1."""
+    std: tuple[float, ...]
+    """Standard deviation per band after scaling."""
+    resolution: float | None
+    """Ground resolution the model was trained at, metres per pixel; None if unknown."""
+    weights_sha256: str
+    """Hash of weights and configuration, hexadecimal."""

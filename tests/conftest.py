@@ -1,0 +1,49 @@
+"""Fixtures and rules for every test: threads, hypothesis, CUDA, shared data."""
+
+from __future__ import annotations
+
+import os
+
+# Before numpy and torch load: tests share their cores with Dask's worker processes.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+from functools import cache  # noqa: E402 - the environment comes first
+from pathlib import Path  # noqa: E402
+
+import hypothesis  # noqa: E402
+import pytest  # noqa: E402
+
+ROOT = Path(__file__).parents[1]
+
+# deadline: a shared machine may stall any example.
+hypothesis.settings.register_profile("fast", max_examples=50, deadline=None)
+hypothesis.settings.register_profile(
+    "ci", max_examples=300, deadline=None, print_blob=True
+)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real scenes: GEOSEG_SHARED_DATA, else ../shared/data of a checkout."""
+    path = Path(os.environ.get("GEOSEG_SHARED_DATA", ROOT.parent / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip("shared data is absent; GEOSEG_SHARED_DATA names its folder")
+    return path
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip CUDA tests without a device, or fail them where one is promised."""
+    if item.get_closest_marker("needs_cuda") is None or _has_cuda():
+        return
+    if os.environ.get("GEOSEG_REQUIRE_CUDA") == "1":
+        pytest.fail("no CUDA device, and GEOSEG_REQUIRE_CUDA=1 promises one")
+    pytest.skip("no CUDA device")
+
+
+@cache
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
