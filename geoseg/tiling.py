@@ -1,0 +1,278 @@
+"""Where tiles lie in a scene, and the bands of tiles that are predicted together."""
+
+from __future__ import annotations
+
+import itertools
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from geoseg.errors import TilingError
+from geoseg.grid import Window
+
+
+def tile_origins(length: int, tile_size: int, stride: int) -> tuple[int, ...]:
+    """Place tiles along one axis so that every pixel is covered.
+
+    Args:
+        length: Pixels along the axis, >= 1.
+        tile_size: Pixels of a tile, >= 1.
+        stride: Pixels between neighbouring tiles, 1..tile_size.
+
+    Returns:
+        First pixel of each tile, strictly ascending from 0. The last tile is pulled
+        inward to end with the axis; an axis shorter than a tile has one, at 0.
+
+    Raises:
+        TilingError: The stride leaves gaps or does not move, or the axis is empty.
+    """
+    _check_axis(length, tile_size, stride)
+    last = max(0, length - tile_size)
+    return (*range(0, last, stride), last)
+
+
+def default_stride(tile_size: int, patch_size: int) -> int:
+    """Return the stride used when none is asked for, pixels.
+
+    It is 13/15 of the tile, 624 of 720, rounded to the patch size, so that neighbouring
+    tiles share one patch grid.
+    """
+    check_tile_size(tile_size, patch_size)
+    return max(1, round(tile_size * 13 / 15 / patch_size)) * patch_size
+
+
+def check_tile_size(tile_size: int, patch_size: int) -> None:
+    """Check that a tile holds a whole number of patches.
+
+    Raises:
+        TilingError: It does not; names the nearest sizes that do.
+    """
+    if tile_size > 0 and tile_size % patch_size == 0:
+        return
+    below = max(0, tile_size) // patch_size * patch_size
+    nearest = [str(size) for size in (below, below + patch_size) if size > 0]
+    raise TilingError(
+        f"tile size {tile_size} is not a multiple of the patch size {patch_size}; "
+        f"use {' or '.join(nearest)}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """A rectangle of tiles that is read and predicted as one task."""
+
+    index: int
+    """Position in `TileGrid.bands()`, by rows, then by segments of a row."""
+    row_start: int
+    """First tile row."""
+    row_stop: int
+    """First tile row below the band."""
+    col_start: int
+    """First tile column."""
+    col_stop: int
+    """First tile column right of the band."""
+    footprint: Window
+    """Pixels that its tiles cover, clipped to the scene: what the band reads."""
+    output: Window
+    """Pixels that the band finishes; the outputs of all bands partition the region.
+
+    Empty where several tile rows start above the region: only the last of them ends
+    where a pixel of the region is left over for it.
+    """
+    needs: tuple[int, ...]
+    """Bands, this one included, whose tiles touch `output`; ascending."""
+
+    @property
+    def rows(self) -> range:
+        """Tile rows of the band."""
+        return range(self.row_start, self.row_stop)
+
+    @property
+    def cols(self) -> range:
+        """Tile columns of the band."""
+        return range(self.col_start, self.col_stop)
+
+    @property
+    def tiles(self) -> Iterator[tuple[int, int]]:
+        """Tiles (i, j) of the band, ascending."""
+        return itertools.product(self.rows, self.cols)
+
+    def __len__(self) -> int:
+        """Return the number of tiles."""
+        return len(self.rows) * len(self.cols)
+
+
+@dataclass(frozen=True, slots=True)
+class TileGrid:
+    """The tiles of a scene, or those of them that touch a region of it.
+
+    A region selects tiles and moves none, so results inside it equal the whole scene's.
+    """
+
+    height: int
+    """Height of the scene, pixels."""
+    width: int
+    """Width of the scene, pixels."""
+    tile_size: int
+    """Side of a tile, pixels."""
+    stride: int
+    """Pixels between neighbouring tiles, 1..tile_size."""
+    region: Window | None = None
+    """The part of the scene that is wanted, pixels; None for all of it."""
+
+    def __post_init__(self) -> None:
+        """Check that tiles can cover the scene and that the region lies inside it."""
+        _check_axis(self.height, self.tile_size, self.stride)
+        _check_axis(self.width, self.tile_size, self.stride)
+        region = self.output
+        scene = Window(0, 0, self.height, self.width)
+        if not scene.contains(region) or scene.intersection(region) is None:
+            raise TilingError(
+                f"the region {region} is empty or reaches past the scene of "
+                f"{self.height} x {self.width} pixels; clip it to the scene"
+            )
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """First pixel row of every tile row that touches the region, ascending."""
+        output = self.output
+        return _touching_origins(
+            self.height, self.tile_size, self.stride, output.row, output.row_stop
+        )
+
+    @property
+    def cols(self) -> tuple[int, ...]:
+        """First pixel column of every tile column that touches the region."""
+        output = self.output
+        return _touching_origins(
+            self.width, self.tile_size, self.stride, output.col, output.col_stop
+        )
+
+    @property
+    def output(self) -> Window:
+        """Pixels that are wanted: the region, or the whole scene."""
+        return self.region or Window(0, 0, self.height, self.width)
+
+    def tile(self, i: int, j: int) -> Window:
+        """Return tile (i, j) of `rows` x `cols`; it may reach past a small scene."""
+        return Window(self.rows[i], self.cols[j], self.tile_size, self.tile_size)
+
+    def bands(self, min_tiles: int = 16, max_tiles: int = 48) -> tuple[Band, ...]:
+        """Group the tiles into bands of bounded size.
+
+        A band is one tile row. Narrow scenes put several rows in a band, so that
+        reading the rows that neighbours share costs little; a row of more than
+        `max_tiles` is cut into even segments, so that memory stays bounded.
+
+        Args:
+            min_tiles: Least tiles in a band, unless the region has fewer.
+            max_tiles: Most tiles of a row in one band, >= min_tiles; segments of a
+                longer row have at least half as many.
+
+        Returns:
+            Bands in order of rows, then segments, fewer than `3 * min_tiles` tiles
+            each where rows were joined. Their outputs partition `output`.
+        """
+        if not 1 <= min_tiles <= max_tiles:
+            raise TilingError(
+                f"a band cannot hold {min_tiles} to {max_tiles} tiles; give "
+                "min_tiles >= 1 and max_tiles >= min_tiles"
+            )
+        segments = -(-len(self.cols) // max_tiles)
+        joined = -(-min_tiles // len(self.cols))
+        # Rounded down and spread evenly: no band is left with less than its share.
+        groups = max(1, len(self.rows) // joined)
+        out = self.output
+        row_cuts = _cut_axis(self.rows, groups, self.tile_size, out.row, out.row_stop)
+        col_cuts = _cut_axis(self.cols, segments, self.tile_size, out.col, out.col_stop)
+        pairs = enumerate(itertools.product(row_cuts, col_cuts))
+        return tuple(
+            self._band(index, row_cut, col_cut, segments)
+            for index, (row_cut, col_cut) in pairs
+        )
+
+    def _band(self, index: int, row: _Cut, col: _Cut, segments: int) -> Band:
+        needs = {g * segments + s for g in row.needs for s in col.needs}
+        rows, cols = self.rows[row.start : row.stop], self.cols[col.start : col.stop]
+        row_stop = min(rows[-1] + self.tile_size, self.height)
+        col_stop = min(cols[-1] + self.tile_size, self.width)
+        return Band(
+            index=index,
+            row_start=row.start,
+            row_stop=row.stop,
+            col_start=col.start,
+            col_stop=col.stop,
+            footprint=Window(rows[0], cols[0], row_stop - rows[0], col_stop - cols[0]),
+            output=Window(
+                row.first, col.first, row.last - row.first, col.last - col.first
+            ),
+            # An empty output touches no tile; the band itself is named all the same.
+            needs=tuple(sorted(needs | {index})),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """One group of neighbouring tiles along an axis."""
+
+    start: int
+    """First tile of the group."""
+    stop: int
+    """First tile past the group."""
+    first: int
+    """First pixel that the group finishes."""
+    last: int
+    """First pixel past those."""
+    needs: range
+    """Groups whose tiles touch those pixels; empty if there are none."""
+
+
+def _cut_axis(
+    origins: tuple[int, ...], groups: int, tile_size: int, first: int, last: int
+) -> list[_Cut]:
+    """Cut an axis of tiles into even groups that share out pixels [first, last)."""
+    starts = [group * len(origins) // groups for group in range(groups + 1)]
+    inner = [max(first, origins[start]) for start in starts[1:-1]]
+    pixels = [first, *inner, last]
+    cuts = []
+    for group, (low, high) in enumerate(itertools.pairwise(pixels)):
+        touching = range(0)
+        if low < high:
+            tiles = _touching_range(origins, tile_size, low, high)
+            touching = range(
+                bisect_right(starts, tiles.start) - 1, bisect_left(starts, tiles.stop)
+            )
+        cuts.append(_Cut(starts[group], starts[group + 1], low, high, touching))
+    return cuts
+
+
+def _touching_range(
+    origins: tuple[int, ...], tile_size: int, start: int, stop: int
+) -> range:
+    """Return the tiles that hold a pixel of [start, stop); they are neighbours."""
+    first = bisect_right(origins, start - tile_size)
+    return range(first, bisect_left(origins, stop))
+
+
+@lru_cache(maxsize=64)
+def _touching_origins(
+    length: int, tile_size: int, stride: int, start: int, stop: int
+) -> tuple[int, ...]:
+    # Cached: `tile()` asks for every tile, and an axis may have thousands.
+    origins = tile_origins(length, tile_size, stride)
+    touching = _touching_range(origins, tile_size, start, stop)
+    return origins[touching.start : touching.stop]
+
+
+def _check_axis(length: int, tile_size: int, stride: int) -> None:
+    if length < 1:
+        raise TilingError(f"{length} pixels cannot be tiled; a scene has at least one")
+    if tile_size < 1:
+        raise TilingError(f"tile size {tile_size} is not a size; use 1 or more")
+    if not 1 <= stride <= tile_size:
+        nearest = min(max(stride, 1), tile_size)
+        raise TilingError(
+            f"stride {stride} does not suit tiles of {tile_size} pixels: it must be "
+            f"1 to {tile_size}, or pixels between tiles are lost; use {nearest}"
+        )
