@@ -1,0 +1,201 @@
+"""How GDAL is set up, and how its errors become ours."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import unquote
+from xml.etree import ElementTree
+
+import rasterio
+from rasterio._err import CPLE_BaseError
+from rasterio.env import ensure_env_with_credentials
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
+
+from geoseg.errors import SceneError
+
+_OPTIONS = {
+    # GDAL's default is 5 % of the machine's memory for each process: with several
+    # workers that is not bounded by anything we state. 128 MB holds a row of 512-pixel
+    # blocks of a three-band scene 80 000 pixels wide.
+    "GDAL_CACHEMAX": 128,
+    # Listing a folder of 100 000 scenes on a network disk for each open is slow, so
+    # sidecars are probed by name. EMPTY_DIR, the usual advice for COGs, would hide
+    # .msk (mask), .aux.xml (nodata, CRS) and .tfw (transform), and change results.
+    "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",
+    # A VRT may carry Python source; it must never run, whatever the environment says.
+    "GDAL_VRT_ENABLE_PYTHON": "NO",
+}
+
+_DRIVERS = [
+    "AAIGrid",
+    "AIG",
+    "BMP",
+    "EHdr",
+    "ENVI",
+    "ERS",
+    "GIF",
+    "GPKG",
+    "GRIB",
+    "GTiff",
+    "HDF4",
+    "HDF4Image",
+    "HDF5",
+    "HDF5Image",
+    "HFA",
+    "JP2ECW",
+    "JP2KAK",
+    "JP2Lura",
+    "JP2MrSID",
+    "JP2OpenJPEG",
+    "JPEG",
+    "JPEGXL",
+    "LIBERTIFF",
+    "NITF",
+    "netCDF",
+    "PCIDSK",
+    "PNG",
+    "PNM",
+    "RST",
+    "SAGA",
+    "VRT",
+    "WEBP",
+]
+"""Drivers that may open a scene: none of them fetches pixels for a local file, as WMS,
+WMTS, WCS, GTI or STACIT do already while they open a small text file of any name."""
+
+_REMOTE = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)", re.I)
+"""What names of files on other machines start with, or hold: /vsizip//vsicurl/..."""
+
+_SOURCES = {"SourceFilename", "SourceDataset"}
+"""Elements of a VRT that name a raster."""
+
+
+def gdal_env() -> rasterio.Env:
+    """Return the GDAL settings for one block of work in this thread."""
+    return rasterio.Env(**_OPTIONS)
+
+
+@contextmanager
+def scene_errors(path: str) -> Iterator[None]:
+    """Turn what GDAL raises on a broken file into a SceneError that names it.
+
+    Raises:
+        SceneError: The file is missing, truncated, corrupt or no raster.
+    """
+    try:
+        yield
+    except (RasterioError, CPLE_BaseError) as error:
+        reason = str(error.__cause__ or error).rstrip(".")
+        raise SceneError(
+            f"{path} cannot be read: {reason}; check it with gdalinfo, or fetch it "
+            "again from its source"
+        ) from error
+
+
+def open_dataset(path: str) -> DatasetReader:
+    """Open a raster for reading; the caller closes it and stays in one thread.
+
+    A local file reads local files only: a description of a remote service is refused,
+    and so is a VRT that names one, before anything is fetched.
+
+    Raises:
+        SceneError: Missing, not a raster, or a description of a remote service.
+    """
+    file = Path(path)
+    if _is_local(path) and not file.exists():
+        raise SceneError(f"{path} does not exist; check the path")
+    with gdal_env(), scene_errors(path), warnings.catch_warnings():
+        # `open_scene` tells the same in words of ours, with what it means for areas.
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        if file.is_file():
+            _check_description(path, file.stat().st_mtime_ns)
+        return _open(path, _DRIVERS)
+
+
+# As in `rasterio.open`, which takes one driver only.
+@ensure_env_with_credentials  # type: ignore[untyped-decorator]  # rasterio has no types
+def _open(path: str, drivers: Sequence[str]) -> DatasetReader:
+    return DatasetReader(path, driver=list(drivers))
+
+
+@lru_cache(maxsize=1024)  # A scene is opened for each task; a VRT has many sources.
+def _check_description(path: str, changed: int) -> None:
+    """Refuse a local text file that makes GDAL read from another machine.
+
+    Args:
+        path: Local file; one that is no text is fine.
+        changed: When it was, so that another file of this name is looked at anew.
+    """
+    pending, seen = [path], set[str]()
+    while pending:
+        description = pending.pop()
+        if description in seen:
+            continue
+        seen.add(description)
+        head = _head(description)
+        if b"<VRTDataset" in head:
+            pending += _sources(description)
+        elif head.startswith(b"<"):
+            raise SceneError(
+                f"{path} only describes pixels that a remote service or other files "
+                "hold; download or convert them first, for example with gdal_translate"
+            )
+        elif description != path:
+            # GDAL opens what a VRT names with any driver, so it is tried before.
+            _open(description, [name for name in _DRIVERS if name != "VRT"]).close()
+
+
+def _sources(vrt: str) -> list[str]:
+    """Return what a VRT reads, all of it on this machine."""
+    try:
+        elements = list(ElementTree.parse(vrt).iter())
+    except ElementTree.ParseError as error:
+        raise SceneError(
+            f"{vrt} is no well-formed VRT ({error}); write it again with gdalbuildvrt"
+        ) from error
+    sources = [element for element in elements if element.tag in _SOURCES]
+    names = [(element.text or "").strip() for element in sources]
+    values = [value for element in elements for value in element.attrib.values()]
+    values += [element.text or "" for element in elements]
+    # `/vsicached?file=%2Fvsicurl...` is read as well.
+    remote = [value for value in values if _REMOTE.search(unquote(value))]
+    # A URL, or a dataset spelt out in place of its name.
+    remote += [name for name in names if "://" in name or "<" in name]
+    if remote:
+        raise SceneError(
+            f"{vrt} reads {remote[0].strip()!r}, which is no file on this machine; "
+            "download it first, for example with gdal_translate"
+        )
+    folder = Path(vrt).parent
+    return [
+        str(folder / name) if source.get("relativeToVRT") == "1" else name
+        for source, name in zip(sources, names, strict=True)
+        if name
+    ]
+
+
+def _head(path: str) -> bytes:
+    """Return the start of a file; of what is none, as a subdataset, nothing."""
+    if not Path(path).is_file():
+        return b""
+    with Path(path).open("rb") as stream:
+        return stream.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")
+
+
+def absolute(path: str | Path) -> str:
+    """Make a local path absolute: workers may run in another folder."""
+    text = str(path)
+    return str(Path(text).absolute()) if _is_local(text) else text
+
+
+def _is_local(path: str) -> bool:
+    """Tell a file path from a URL, a GDAL virtual path or a subdataset name."""
+    return not path.startswith("/vsi") and ":" not in path.removeprefix(
+        Path(path).drive
+    )

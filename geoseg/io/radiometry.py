@@ -1,0 +1,160 @@
+"""Which bands of a dataset a model gets, in which dtype, and which of them is alpha."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rasterio.enums import ColorInterp
+from rasterio.io import DatasetReader
+
+from geoseg.errors import RadiometryError, UsageError
+from geoseg.types import ModelSpec
+
+
+def choose_bands(
+    dataset: DatasetReader, spec: ModelSpec, bands: Sequence[int] | None
+) -> tuple[int, ...]:
+    """Return the 1-based bands that the model gets, in its order.
+
+    Without `bands` the dataset must have exactly the model's bands, an alpha band
+    apart: guessing which of more bands is red would give wrong classes in silence.
+
+    Bands that declare the model's names as their colours come in its order.
+
+    Raises:
+        RadiometryError: The bands are not there, or not the number the model takes.
+        UsageError: `bands` is wrong for every scene.
+    """
+    wanted = len(spec.bands)
+    if bands is not None:
+        return _check_bands(dataset, spec, tuple(bands))
+    colors = dataset.colorinterp
+    data = tuple(
+        index
+        for index, color in enumerate(colors, start=1)
+        if color != ColorInterp.alpha
+    )
+    if len(data) == wanted and len(colors) - len(data) <= 1:
+        return _by_color(data, [colors[band - 1].name for band in data], spec)
+    example = tuple(min(i, max(dataset.count, 1)) for i in range(1, wanted + 1))
+    hint = f"pass --bands, for example --bands {','.join(map(str, example))}"
+    if colors and colors[0] == ColorInterp.palette:
+        hint = "expand its palette first with gdal_translate -expand rgb"
+    raise RadiometryError(
+        f"{dataset.name} has {_describe_bands(colors)}, and model {spec.name} takes "
+        f"{wanted} ({', '.join(spec.bands)}); {hint}"
+    )
+
+
+def choose_scale(
+    dataset: DatasetReader,
+    spec: ModelSpec,
+    bands: tuple[int, ...],
+    scale: float | None,
+) -> tuple[str, float]:
+    """Return the dtype of the bands and the digital number that means 1.0.
+
+    Raises:
+        RadiometryError: The bands are complex, of several dtypes, or of one that the
+            model does not declare while no scale is given.
+    """
+    dtypes = sorted({dataset.dtypes[band - 1] for band in bands})
+    if len(dtypes) > 1:
+        raise RadiometryError(
+            f"{dataset.name} mixes {' and '.join(dtypes)} bands; convert it to one "
+            "dtype first, for example with gdal_translate -ot"
+        )
+    dtype = dtypes[0]
+    if dtype.startswith("complex"):
+        raise RadiometryError(
+            f"{dataset.name} has {dtype} pixels; convert it to real numbers first, for "
+            "example to amplitude"
+        )
+    if scale is not None:
+        return dtype, _check_scale(scale)
+    declared = dict(spec.scale)
+    if dtype not in declared:
+        raise RadiometryError(
+            f"{dataset.name} has {dtype} pixels, and model {spec.name} declares "
+            f"{', '.join(declared)}; pass the number that means 1.0 with --scale, for "
+            "example --scale 10000 for reflectance times 10000"
+        )
+    return dtype, float(declared[dtype])
+
+
+def choose_nodata(
+    dataset: DatasetReader, bands: tuple[int, ...], nodata: float | None
+) -> float | None:
+    """Return the value that hides a pixel where all bands hold it, or None.
+
+    Raises:
+        RadiometryError: The bands declare different values.
+    """
+    if nodata is not None:
+        return float(nodata)
+    values = {dataset.nodatavals[band - 1] for band in bands}
+    # NaN differs from itself, and set() would keep several of them.
+    values = {"nan" if v is not None and math.isnan(v) else v for v in values}
+    if len(values) > 1:
+        raise RadiometryError(
+            f"{dataset.name} has bands with different nodata values "
+            f"({', '.join(sorted(map(str, values)))}); pass one with --nodata"
+        )
+    value = values.pop()
+    return None if value is None else float(value)
+
+
+def alpha_band(dataset: DatasetReader, bands: tuple[int, ...]) -> int | None:
+    """Return the 1-based alpha band; one that the user reads as data is none."""
+    for index, color in enumerate(dataset.colorinterp, start=1):
+        if color == ColorInterp.alpha and index not in bands:
+            return index
+    return None
+
+
+def _by_color(
+    data: tuple[int, ...], colors: Sequence[str], spec: ModelSpec
+) -> tuple[int, ...]:
+    """Order bands that declare exactly the model's colours as it takes them: BGR."""
+    if sorted(colors) != sorted(spec.bands) or len(set(colors)) < len(colors):
+        return data
+    return tuple(data[colors.index(name)] for name in spec.bands)
+
+
+def _check_bands(
+    dataset: DatasetReader, spec: ModelSpec, bands: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Check band numbers that the user gave."""
+    if len(bands) != len(spec.bands):
+        raise UsageError(
+            f"--bands names {len(bands)} bands, and model {spec.name} takes "
+            f"{len(spec.bands)} ({', '.join(spec.bands)}); name one for each"
+        )
+    if min(bands) < 1:
+        raise UsageError(f"there is no band {min(bands)}; --bands counts from 1")
+    missing = [band for band in bands if band > dataset.count]
+    if missing:
+        raise RadiometryError(
+            f"{dataset.name} has no band {missing[0]}, only 1 to {dataset.count}; "
+            "change --bands"
+        )
+    return bands
+
+
+def _check_scale(scale: float) -> float:
+    """Check a scale that the user gave."""
+    if not (math.isfinite(scale) and scale > 0):
+        raise UsageError(
+            f"a scale of {scale} is not a positive number; pass the digital number "
+            "that means 1.0, for example --scale 255"
+        )
+    return float(scale)
+
+
+def _describe_bands(colors: Sequence[ColorInterp]) -> str:
+    """Say how many bands there are, and whether one is alpha."""
+    count = len(colors)
+    text = f"{count} band" if count == 1 else f"{count} bands"
+    alpha = sum(color == ColorInterp.alpha for color in colors)
+    return f"{text}, {alpha} of them alpha," if alpha else text

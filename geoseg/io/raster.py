@@ -1,0 +1,396 @@
+"""Scenes as models see them: what to read, on which grid, and which pixels count."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import rasterio.windows
+import shapely
+from rasterio.enums import MaskFlags
+from rasterio.io import DatasetReader
+
+from geoseg.errors import GeosegWarning, SceneError, UsageError
+from geoseg.grid import Grid, Window
+from geoseg.io.aoi import Box, area_of_interest, in_pixels, inside_mask, region_of
+from geoseg.io.gdal import absolute, gdal_env, open_dataset, scene_errors
+from geoseg.io.radiometry import alpha_band, choose_bands, choose_nodata, choose_scale
+from geoseg.io.resample import WindowResampler, axis_kernel
+from geoseg.types import ModelSpec
+
+Resolution = Literal["auto", "native"] | float
+"""Ground resolution to run at: by the model's, the scene's own, or metres a pixel."""
+
+_TOLERATED_RATIO = 1.5
+"""How far scene and model resolution may differ before one of them gives way."""
+
+_SAME_RESOLUTION = 0.01
+"""Relative difference from a whole number of pixels that is none."""
+
+_STRIP_PIXELS = 1 << 22
+"""Source pixels of a strip while resampling; bounds memory, not results."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One input raster and how it is read; plain values, no open file."""
+
+    path: str
+    """Absolute path, or whatever else GDAL opens."""
+    grid: Grid
+    """Processed grid: what outputs lie on."""
+    source: Grid
+    """Native grid of the file."""
+    bands: tuple[int, ...]
+    """Bands of the file in the model's order, 1-based; may repeat."""
+    dtype: str
+    """Dtype of these bands."""
+    scale: float
+    """Digital number that means 1.0."""
+    nodata: float | None
+    """Value that hides a pixel where every used band holds it."""
+    alpha: int | None
+    """Alpha band, 1-based."""
+    masked: bool
+    """The file has a mask band for all its bands."""
+    region: Window | None
+    """Bounds of the area of interest in `grid`, None for the whole scene."""
+    aoi: bytes | None
+    """Area of interest in the scene's CRS, WKB; None for the whole scene."""
+    acquired: str | None = None
+    """When the image was taken, as its TIFF tag says it: ISO 8601, UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """What one window of a scene holds."""
+
+    values: npt.NDArray[np.generic]
+    """Digital numbers, shape (bands, height, width), 0 where not valid; the scene's
+    dtype, or float32 when resampled."""
+    valid: npt.NDArray[np.bool_]
+    """Pixels that hold data, shape (height, width)."""
+    keep: npt.NDArray[np.bool_]
+    """Valid pixels inside the area of interest, shape (height, width)."""
+
+
+def open_scene(
+    path: str | Path,
+    spec: ModelSpec,
+    *,
+    resolution: Resolution = "auto",
+    bands: Sequence[int] | None = None,
+    scale: float | None = None,
+    nodata: float | None = None,
+    aoi: Path | None = None,
+    bbox: Box | None = None,
+) -> Scene:
+    """Look at a raster and decide how the model will read it; reads no pixel.
+
+    Args:
+        path: File, URL or anything else that GDAL opens as a raster.
+        spec: What the model takes.
+        resolution: "auto" resamples a scene more than 1.5 times finer than the model to
+            the model's resolution; "native" never does; metres always do.
+        bands: 1-based bands in the model's order; may repeat.
+        scale: Digital number that means 1.0; needed for dtypes the model does not
+            declare.
+        nodata: Replaces the file's own nodata value; may be NaN.
+        aoi: File of polygons, in any CRS: pixels outside are not wanted.
+        bbox: Left, bottom, right, top in the scene's CRS: the same as a box.
+
+    Raises:
+        SceneError: The raster cannot be read or used, or the area lies outside it.
+        RadiometryError: Its bands or dtype are not what the model takes.
+        UsageError: An option is wrong for every scene.
+
+    Warns:
+        GeosegWarning: No CRS, or a scene coarser than the model.
+    """
+    name = absolute(path)
+    with open_dataset(name) as dataset, gdal_env(), scene_errors(name):
+        if dataset.count == 0:
+            raise SceneError(_no_bands(dataset))
+        chosen = choose_bands(dataset, spec, bands)
+        dtype, dn_of_one = choose_scale(dataset, spec, chosen, scale)
+        source = _native_grid(dataset)
+        grid = _processed_grid(source, spec, resolution, name)
+        area = area_of_interest(grid, aoi, bbox)
+        alpha = alpha_band(dataset, chosen)
+        flags = dataset.mask_flag_enums[chosen[0] - 1]
+        return Scene(
+            path=name,
+            grid=grid,
+            source=source,
+            bands=chosen,
+            dtype=dtype,
+            scale=dn_of_one,
+            nodata=choose_nodata(dataset, chosen, nodata),
+            alpha=alpha,
+            # GDAL presents alpha as a mask band too; it is read as what it is.
+            masked=MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags,
+            region=None if area is None else region_of(area, grid),
+            aoi=None if area is None else shapely.to_wkb(area),
+            acquired=_acquired(dataset),
+        )
+
+
+class SceneReader:
+    """Reads windows of a scene through one open file; belongs to one thread.
+
+    A window's pixels do not depend on which windows were read before, nor on how the
+    scene was cut into windows.
+    """
+
+    def __init__(self, scene: Scene) -> None:
+        """Keep the scene; the file is opened by `with`."""
+        self.scene = scene
+        self._area = (
+            None
+            if scene.aoi is None
+            else in_pixels(shapely.from_wkb(scene.aoi), scene.grid)
+        )
+        self._dataset: DatasetReader | None = None
+
+    def __enter__(self) -> Self:
+        """Open the file."""
+        self._dataset = open_dataset(self.scene.path)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the file."""
+        if self._dataset is not None:
+            self._dataset.close()
+            self._dataset = None
+
+    def read(self, window: Window) -> Pixels:
+        """Read one window; each source pixel it needs is read once.
+
+        Args:
+            window: Window of `scene.grid`, inside it.
+
+        Raises:
+            SceneError: The file is truncated or corrupt.
+        """
+        assert self.scene.grid.whole.contains(window), window
+        with gdal_env(), scene_errors(self.scene.path):
+            if self.scene.grid == self.scene.source:
+                values, valid = self._native(window)
+            else:
+                values, valid = self._resampled(window)
+        if self._area is None:
+            return Pixels(values, valid, valid)
+        return Pixels(values, valid, valid & inside_mask(self._area, window))
+
+    def _native(
+        self, window: Window
+    ) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.bool_]]:
+        """Read a window of the file as it is stored, hidden pixels set to 0."""
+        scene, dataset = self.scene, self._dataset
+        assert dataset is not None, "use the reader in a with statement"
+        place = rasterio.windows.Window(
+            window.col, window.row, window.width, window.height
+        )
+        unique = sorted(set(scene.bands))
+        joined = scene.alpha is not None and (
+            dataset.dtypes[scene.alpha - 1] == scene.dtype
+        )
+        # Alpha in the same call: interleaved blocks are then decoded once.
+        indexes = [*unique, scene.alpha] if joined else unique
+        pixels = dataset.read(indexes, window=place)
+        valid = visible(pixels[: len(unique)], scene.nodata)
+        if scene.alpha is not None:
+            alpha = pixels[-1] if joined else dataset.read(scene.alpha, window=place)
+            valid &= alpha != 0
+        if scene.masked:
+            valid &= dataset.read_masks(scene.bands[0], window=place) != 0
+        order = [unique.index(band) for band in scene.bands]
+        in_order = order == list(range(len(order)))
+        values = pixels[: len(order)] if in_order else pixels[order]
+        if not valid.all():
+            values[:, ~valid] = 0
+        return values, valid
+
+    def _resampled(
+        self, window: Window
+    ) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.bool_]]:
+        """Read the source pixels under a window strip by strip and resample them."""
+        source = self.scene.source
+        row_factor, col_factor = _factors(source, self.scene.grid)
+        rows = axis_kernel(window.row, window.row_stop, row_factor, source.height)
+        cols = axis_kernel(window.col, window.col_stop, col_factor, source.width)
+        resampler = WindowResampler(rows, cols, len(self.scene.bands))
+        width = cols.stop - cols.start
+        for row, height in self._strips(rows.start, rows.stop, width):
+            strip = Window(row, cols.start, height, width)
+            resampler.add(row, *self._native(strip))
+        return resampler.result()
+
+    def _strips(self, start: int, stop: int, width: int) -> Iterator[tuple[int, int]]:
+        """Cut source rows into strips that end with the file's rows of blocks."""
+        assert self._dataset is not None
+        block = self._dataset.block_shapes[self.scene.bands[0] - 1][0]
+        fitting = max(1, _STRIP_PIXELS // width)
+        # Ends between blocks would decode a row of blocks twice.
+        step = fitting // block * block or fitting
+        row = start
+        while row < stop:
+            end = min(stop, (row // step + 1) * step)
+            yield row, end - row
+            row = end
+
+
+def visible(
+    pixels: npt.NDArray[np.generic], nodata: float | None
+) -> npt.NDArray[np.bool_]:
+    """Tell which pixels their values do not hide.
+
+    A pixel is hidden when all bands hold nodata, or any band is NaN or infinite.
+
+    Args:
+        pixels: Shape (bands, height, width).
+        nodata: Nodata value or None; NaN hides a pixel already in one band.
+
+    Returns:
+        Shape (height, width).
+    """
+    valid = np.ones(pixels.shape[1:], np.bool_)
+    if pixels.dtype.kind == "f":
+        largest = np.finfo(np.float32).max  # Beyond it, numbers are infinite to models.
+        for band in pixels:
+            valid &= np.abs(band) <= largest
+    value = _as_dtype(nodata, pixels.dtype)
+    if value is not None:
+        valid &= (pixels != value).any(axis=0)
+    return valid
+
+
+def _as_dtype(nodata: float | None, dtype: np.dtype[np.generic]) -> np.generic | None:
+    """Return nodata as a pixel would hold it, None if no pixel can."""
+    if nodata is None or math.isnan(nodata):
+        return None
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            value: np.generic = dtype.type(nodata)
+        return value
+    if not nodata.is_integer():
+        return None
+    try:
+        return dtype.type(int(nodata))
+    except OverflowError:
+        return None
+
+
+def _native_grid(dataset: DatasetReader) -> Grid:
+    """Return the grid of the file; without a transform its CRS says nothing."""
+    transform, crs = dataset.transform, dataset.crs
+    if not (math.isfinite(transform.determinant) and transform.determinant != 0):
+        raise SceneError(
+            f"{dataset.name} has pixels of no size (transform {tuple(transform)[:6]}); "
+            "set it with gdal_edit -a_ullr"
+        )
+    located = bool(crs) and not transform.is_identity
+    wkt = crs.to_wkt(version="WKT2_2019") if located else None
+    if wkt is None:
+        hint = "set both with gdal_translate -a_srs -a_ullr"
+        if dataset.gcps[0]:
+            hint = "it has ground control points: apply them with gdalwarp"
+        warnings.warn(
+            f"{dataset.name} has no CRS or no transform, so it runs at its own "
+            f"resolution and areas are in pixels; {hint}",
+            GeosegWarning,
+            stacklevel=4,
+        )
+    return Grid(dataset.height, dataset.width, transform, wkt)
+
+
+def _processed_grid(
+    source: Grid, spec: ModelSpec, resolution: Resolution, name: str
+) -> Grid:
+    """Return the grid to run on, see `open_scene`."""
+    if resolution == "native":
+        return source
+    wanted = spec.resolution if resolution == "auto" else float(resolution)
+    if wanted is None:
+        return source
+    if not (math.isfinite(wanted) and wanted > 0):
+        raise UsageError(
+            f"a resolution of {wanted} is not a length; pass metres above 0, "
+            "or native or auto"
+        )
+    ground = source.ground_resolution()
+    if ground is None:
+        if resolution == "auto":
+            return source
+        raise SceneError(
+            f"{name} is not tied to the ground, so it cannot be resampled to {wanted} "
+            "metres; give it a CRS, or pass --resolution native"
+        )
+    ratio = wanted / ground
+    if resolution == "auto" and ratio < 1 / _TOLERATED_RATIO:
+        warnings.warn(
+            f"{name} has pixels of {ground:.3g} m and model {spec.name} was trained on "
+            f"{wanted:.3g} m: results may be poor; use a finer image, or pass "
+            f"--resolution {wanted:.3g} to enlarge it",
+            GeosegWarning,
+            stacklevel=3,
+        )
+    if resolution == "auto" and ratio <= _TOLERATED_RATIO:
+        return source
+    factor = _steady(ratio)
+    return source if factor == 1 else source.resampled((factor, factor))
+
+
+def _steady(ratio: float) -> float:
+    """Round a ratio, so that neighbouring scenes get pixels of one size.
+
+    It depends a little on where a scene's centre lies: 3.00027 here, 3.00028 there.
+    """
+    whole = round(ratio)
+    if abs(ratio - whole) < _SAME_RESOLUTION * whole:
+        return float(whole)
+    return float(f"{ratio:.4g}")
+
+
+def _factors(source: Grid, grid: Grid) -> tuple[float, float]:
+    """Return target over source pixel edges (row, column), free of rounding noise."""
+    (height, width), (old_height, old_width) = grid.pixel_size, source.pixel_size
+    factors = (height / old_height, width / old_width)
+    # 3.0000000000000004 would draw in a fourth source pixel, with a weight of nothing.
+    row, col = (float(round(f)) if abs(f - round(f)) < 1e-9 * f else f for f in factors)
+    return row, col
+
+
+def _acquired(dataset: DatasetReader) -> str | None:
+    """Read the TIFF tag of the time, which has no time zone: taken as UTC."""
+    text = dataset.tags().get("TIFFTAG_DATETIME", "")
+    try:
+        time = datetime.strptime(text.strip(), "%Y:%m:%d %H:%M:%S")
+    except ValueError:
+        return None
+    return time.replace(tzinfo=UTC).isoformat().replace("+00:00", "Z")
+
+
+def _no_bands(dataset: DatasetReader) -> str:
+    """Say what to do about a container without bands of its own."""
+    if dataset.subdatasets:
+        return (
+            f"{dataset.name} holds {len(dataset.subdatasets)} rasters and no band of "
+            "its own; write the one you mean to a file of its own, for example with "
+            f"gdal_translate {shlex.quote(dataset.subdatasets[0])} out.tif"
+        )
+    return f"{dataset.name} has 0 bands; give a raster with pixels"

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyproj
+import pytest
+from PIL import Image
+from rasters import CLASSES, NORTH_UP, UTM
+
+from geoseg.grid import Grid
+from geoseg.io.cog import ScratchRaster, write_cog
+from geoseg.io.vector import write_segments
+from geoseg.vectorize import join_parts, trace_part
+
+PYTHON = Path("/usr/bin/python3")
+"""The system's Python: QGIS installs its module there and nowhere else."""
+
+PROBE = Path(__file__).parents[1] / "qgis_probe.py"
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def qgis(tmp_path: Path) -> dict[str, str]:
+    """Return the environment of a QGIS without a window, or skip."""
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(tmp_path),
+        "XDG_RUNTIME_DIR": str(tmp_path),
+        "QT_QPA_PLATFORM": "offscreen",
+        "LANG": os.environ.get("LANG", "C.UTF-8"),
+    }
+    command = [str(PYTHON), "-c", "import qgis.core"]
+    missing = (
+        not PYTHON.exists()
+        or subprocess.run(
+            command, env=environment, capture_output=True, check=False
+        ).returncode
+    )
+    if missing:
+        pytest.skip("QGIS is absent; apt-get install python3-qgis qgis-providers")
+    return environment
+
+
+def quarters() -> npt.NDArray[np.uint8]:
+    """Return one class a quarter, the last one nodata."""
+    mask = np.full((40, 40), 255, np.uint8)
+    mask[:20, :20], mask[:20, 20:], mask[20:, :20] = (info.id for info in CLASSES)
+    return mask
+
+
+def center_colors(path: Path) -> list[tuple[int, ...]]:
+    """Return the colours in the middle of the quarters of a picture."""
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    near, far = len(pixels) // 4, 3 * len(pixels) // 4
+    centers = [(near, near), (near, far), (far, near), (far, far)]
+    return [tuple(pixels[row, col].tolist()) for row, col in centers]
+
+
+@pytest.mark.parametrize("crs", [UTM, None])
+def test_outputs_open_styled_in_qgis(
+    tmp_path: Path, qgis: dict[str, str], crs: str | None
+) -> None:
+    mask = quarters()
+    grid = Grid(40, 40, NORTH_UP, None if crs is None else pyproj.CRS(crs).to_wkt())
+    confidence = np.where(mask == 255, 255, 90).astype(np.uint8)
+    batch = join_parts([trace_part(mask, confidence, grid.whole, region=grid.whole)])
+    segments, classes = tmp_path / "segments.gpkg", tmp_path / "classes.tif"
+    write_segments(
+        segments, [batch], grid=grid, classes=CLASSES, scene_id="it's", provenance={}
+    )
+    with ScratchRaster(tmp_path / "scratch.tif", mask.shape) as scratch:
+        scratch.write(grid.whole, mask)
+    write_cog(scratch.path, classes, grid=grid, classes=CLASSES, tags={})
+
+    command = [PYTHON, PROBE, segments, classes, tmp_path / "picture"]
+    done = subprocess.run(
+        [str(part) for part in command],
+        env=qgis,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+
+    polygons, raster = report["segments"], report["classes"]
+    assert polygons["valid"]
+    assert raster["valid"]
+    assert polygons["crs"] == raster["crs"] == (crs or "")
+    assert polygons["features"] == 3
+    assert polygons["renderer"] == "categorizedSymbol"
+    assert polygons["attribute"] == "class_id"
+    assert polygons["categories"] == [
+        [str(info.id), info.name, list(info.color)] for info in CLASSES
+    ]
+    assert raster["renderer"] == "paletted"
+    assert raster["nodata"] == 255
+    shown = {value: (label, color) for value, label, color in raster["classes"]}
+    for info in CLASSES:
+        assert shown[info.id] == (info.name, [*info.color, 255])
+    want = [*(info.color for info in CLASSES), (255, 255, 255)]
+    assert center_colors(tmp_path / "picture-segments.png") == want
+    assert center_colors(tmp_path / "picture-classes.png") == want
+    assert not list(tmp_path.glob("segments.gpkg-*")), "reading leaves no journal"

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+
+from rasters import CLASSES
+
+from geoseg.io.style import hex_color, qml, sld
+
+
+def test_the_qgis_style_has_a_category_and_a_colour_for_each_class() -> None:
+    root = ET.fromstring(qml(CLASSES))
+    renderer = root.find("renderer-v2")
+    assert renderer is not None
+    assert (renderer.get("type"), renderer.get("attr")) == (
+        "categorizedSymbol",
+        "class_id",
+    )
+    symbols = {
+        symbol.get("name"): symbol.find("layer/prop[@k='color']")
+        for symbol in renderer.findall("symbols/symbol")
+    }
+    found = []
+    for category in renderer.findall("categories/category"):
+        color = symbols[category.get("symbol")]
+        assert color is not None
+        found.append((category.get("value"), category.get("label"), color.get("v")))
+    assert found == [
+        (str(info.id), info.name, ",".join(map(str, (*info.color, 255))))
+        for info in CLASSES
+    ]
+
+
+def test_the_sld_has_a_rule_for_each_class() -> None:
+    names = {
+        "se": "http://www.opengis.net/se",
+        "ogc": "http://www.opengis.net/ogc",
+    }
+    root = ET.fromstring(sld(CLASSES, "segments"))
+    found = [
+        (
+            rule.findtext("se:Name", namespaces=names),
+            rule.findtext(".//ogc:Literal", namespaces=names),
+            rule.findtext(".//se:Fill/se:SvgParameter", namespaces=names),
+        )
+        for rule in root.iter(f"{{{names['se']}}}Rule")
+    ]
+    assert found == [
+        (info.name, str(info.id), f"#{hex_color(info.color)}") for info in CLASSES
+    ]
+
+
+def test_colours_are_six_hexadecimal_digits() -> None:
+    assert hex_color((0, 10, 255)) == "000aff"
