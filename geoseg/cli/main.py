@@ -1,0 +1,120 @@
+"""The command `geoseg`: a group, and how errors become one line and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import re
+import traceback
+from typing import Any, NoReturn
+
+import click
+
+from geoseg import __version__
+from geoseg.cli.info import info
+from geoseg.cli.options import INTERRUPTED, verbosity_of
+from geoseg.cli.preview import preview
+from geoseg.cli.segment import segment
+from geoseg.cli.train import train
+from geoseg.errors import GeosegError, UsageError
+
+EPILOG = """\b
+Start with: geoseg segment scene.tif -o out, then: geoseg preview out
+
+\b
+Exit codes:
+  0    all is whole
+  1    some scenes failed, or there is no cluster
+  2    the call is wrong and nothing was started
+  130  interrupted
+"""
+
+
+class WrongCall(click.ClickException):
+    """Nothing was started; ends the command with one line on stderr."""
+
+    exit_code = 2
+
+
+class Failure(click.ClickException):
+    """Something failed."""
+
+    exit_code = 1
+
+
+class Interruption(click.ClickException):
+    """Ctrl-C; shells expect 128 + the signal's number."""
+
+    exit_code = 130
+
+
+class Commands(click.Group):
+    """Turns what a command raises into one line."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 (click's own signature)
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except BaseException as error:
+            _end(error, ctx)
+
+
+def _end(error: BaseException, ctx: click.Context) -> NoReturn:
+    """Turn any error into one line and its exit code."""
+    if _is_interruption(error):
+        hint = ctx.meta.get(INTERRUPTED, "")
+        raise Interruption(f"interrupted{hint}") from error
+    if not isinstance(error, Exception):
+        raise error
+    if isinstance(error, GeosegError):
+        if verbosity_of(ctx) >= 2:
+            click.echo(traceback.format_exc(), err=True)
+        kind = WrongCall if isinstance(error, UsageError) else Failure
+        raise kind(_one_line(error)) from error
+    _unexpected(error, ctx)
+
+
+def _is_interruption(error: BaseException | None) -> bool:
+    """Tell Ctrl-C, also where closing down failed because of it."""
+    found, seen = [error], set[int]()
+    while found:
+        one = found.pop()
+        if isinstance(one, KeyboardInterrupt):
+            return True
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            found += [one.__cause__, one.__context__]
+    return False
+
+
+def _unexpected(error: Exception, ctx: click.Context) -> NoReturn:
+    """End with one line; the traceback is for those who ask for it."""
+    if isinstance(error, OSError) and error.errno == errno.EPIPE:
+        raise error  # click leaves quietly when `| head` has seen enough
+    if verbosity_of(ctx) >= 2:
+        click.echo(traceback.format_exc(), err=True)
+        hint = "please report it with the traceback above"
+    else:
+        hint = "run it again with -vv for the traceback"
+    raise Failure(
+        f"unexpected {type(error).__name__}: {_one_line(error)}; {hint}"
+    ) from error
+
+
+def _one_line(error: BaseException) -> str:
+    return re.sub(r"\s*\n\s*", " ", str(error)).strip() or type(error).__name__
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 96},
+    epilog=EPILOG,
+)
+@click.version_option(__version__, "-V", "--version", prog_name="geoseg")
+def main() -> None:
+    """Segment GeoTIFFs into class masks and polygons."""
+
+
+for _command in (segment, preview, info, train):
+    main.add_command(_command)

@@ -1,0 +1,235 @@
+"""Options and value types that commands share, and help in sections.
+
+Common names: -o/--out, -c/--config, --set, -v/--verbose, -q/--quiet. A value that
+belongs to a closed set takes its choices from the `Literal` in `geoseg.types`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import warnings
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+MESSAGES = "Messages"
+"""Section of the help for options on what is printed."""
+
+NAMES_WIDTH = 28
+"""Characters of the column of options in the help; longer ones get their own line."""
+
+VERBOSITY = "geoseg.verbosity"
+"""Key in click's `meta`: -1 quiet, 0, 1 for -v, 2 for -vv."""
+
+INTERRUPTED = "geoseg.interrupted"
+"""Key in click's `meta`: how to go on after Ctrl-C."""
+
+
+class Option(click.Option):
+    """An option that knows its section of the help."""
+
+    def __init__(
+        self,
+        *args: Any,  # noqa: ANN401 (click's own signature)
+        section: str = MESSAGES,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.section = section
+
+    def get_help_extra(self, ctx: click.Context) -> click.types.OptionHelpExtra:
+        """Leave out ranges: "[x>=1]" after each number teaches nobody."""
+        extra = super().get_help_extra(ctx)
+        extra.pop("range", None)
+        return extra
+
+
+class Command(click.Command):
+    """A command whose help lists options by section."""
+
+    def format_options(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
+        """Write one list a section, in the order of first appearance."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if isinstance(parameter, click.Option) and record is not None:
+                name = getattr(parameter, "section", MESSAGES)
+                names, text = record
+                # One width for all sections, so that their texts line up.
+                sections.setdefault(name, []).append((f"{names:<{NAMES_WIDTH}}", text))
+        sections[MESSAGES] = sections.pop(MESSAGES)  # last
+        for name, records in sections.items():
+            with formatter.section(name):
+                formatter.write_dl(records, col_max=NAMES_WIDTH + 2)
+
+
+class Numbers(click.ParamType[tuple[float, ...]]):
+    """Numbers between commas or spaces: 4,3,2."""
+
+    name = "numbers"
+
+    def __init__(self, kind: type[int] | type[float], count: int | None = None) -> None:
+        self.kind = kind
+        self.count = count
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 (click's own signature)
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[float, ...]:
+        """Return the numbers."""
+        if isinstance(value, tuple):
+            return value
+        words = re.split(r"[,\s]+", str(value).strip(" [](),"))
+        what = "whole numbers" if self.kind is int else "numbers"
+        try:
+            numbers = tuple(self.kind(word) for word in words)
+        except ValueError:
+            self.fail(f"{value!r} is not a list of {what} between commas", param, ctx)
+        if self.count is not None and len(numbers) != self.count:
+            self.fail(
+                f"{value!r} holds {len(numbers)} numbers, not {self.count}", param, ctx
+            )
+        return numbers
+
+
+class NumberOr(click.ParamType[float | str]):
+    """A number, or one of some words."""
+
+    name = "number"
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 (click's own signature)
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> float | str:
+        """Return the word, or the number."""
+        if value in self.words or isinstance(value, float):
+            return value  # type: ignore[no-any-return]
+        try:
+            return float(value)
+        except ValueError:
+            known = ", ".join([*self.words, "a number"])
+            self.fail(f"{value!r} is none of {known}", param, ctx)
+
+
+def configuration_options(default: str) -> Callable[[Function], Function]:
+    """Add -c and --set.
+
+    Args:
+        default: Name of the recipe that is read without -c.
+    """
+
+    def add(function: Function) -> Function:
+        function = click.option(
+            "--set",
+            "settings",
+            cls=Option,
+            section="Configuration",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Set any key of the recipe, such as tiling.stride=480; wins over all "
+            "other options. May be repeated.",
+        )(function)
+        return click.option(
+            "-c",
+            "--config",
+            cls=Option,
+            section="Configuration",
+            metavar="NAME|YAML",
+            help=f"Recipe: a name, or a file that ends in .yaml.  [default: {default}]",
+        )(function)
+
+    return add
+
+
+def output_options(function: Function) -> Function:
+    """Add -v and -q; both say how much is printed."""
+    function = click.option(
+        "-q",
+        "--quiet",
+        cls=Option,
+        section=MESSAGES,
+        is_flag=True,
+        expose_value=False,
+        callback=_keep_quiet,
+        help="Print errors only.",
+    )(function)
+    return click.option(
+        "-v",
+        "--verbose",
+        cls=Option,
+        section=MESSAGES,
+        count=True,
+        expose_value=False,
+        callback=_keep_verbose,
+        help="Say more about each step; -vv also shows tracebacks.",
+    )(function)
+
+
+def verbosity_of(ctx: click.Context) -> int:
+    """Return -1 for -q, 0, 1 for -v, 2 for -vv."""
+    level: int = ctx.meta.get(VERBOSITY, 0)
+    return level
+
+
+def _keep_verbose(ctx: click.Context, _: click.Parameter, count: int) -> None:
+    if count:
+        ctx.meta[VERBOSITY] = count
+
+
+def _keep_quiet(ctx: click.Context, _: click.Parameter, quiet: bool) -> None:
+    if quiet:
+        ctx.meta[VERBOSITY] = -1
+
+
+def set_up_messages(ctx: click.Context) -> None:
+    """Let libraries speak as loud as -v says; call before they are imported.
+
+    Without -v, users see what commands print: progress, notes, errors. Log lines of
+    geoseg and the chatter of libraries are for -v.
+    """
+    verbosity = verbosity_of(ctx)
+    if verbosity < 1:
+        os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        # It tells of connections that end with the cluster. Not by its level, which
+        # distributed sets when it is imported.
+        tornado = logging.getLogger("tornado.application")
+        tornado.disabled = True
+        ctx.call_on_close(lambda: setattr(tornado, "disabled", False))
+        ctx.with_resource(warnings.catch_warnings(action="ignore"))
+        # Without a handler Python would print warnings of any logger itself.
+        logging.getLogger("geoseg").addHandler(logging.NullHandler())
+        return
+    from rich.logging import RichHandler
+
+    handler = RichHandler(console=stderr(), show_path=verbosity > 1, markup=False)
+    logger = logging.getLogger("geoseg")
+    logger.setLevel(logging.INFO if verbosity == 1 else logging.DEBUG)
+    logger.addHandler(handler)
+    ctx.call_on_close(lambda: logger.removeHandler(handler))
+
+
+@cache
+def stderr() -> Console:
+    """Return the console of progress, notes and log lines: one, or they would tear."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)

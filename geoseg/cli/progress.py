@@ -1,0 +1,259 @@
+"""What a running job shows: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+from collections import Counter
+from time import monotonic
+from types import TracebackType
+from typing import Self
+
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
+
+from geoseg.cli.options import stderr
+from geoseg.finish import SceneResult
+from geoseg.io.raster import Scene
+from geoseg.pipelines.segment import Listener, SegmentConfig
+from geoseg.stream import SceneFailure
+
+LINE_SECONDS = 15.0
+"""Least time between two plain lines of progress."""
+
+PLANNED_LINES = 8
+"""Scenes that are told one by one before the work starts; -v tells all."""
+
+
+class Display:
+    """A progress bar on stderr, or plain lines where stderr is no terminal.
+
+    Args:
+        verbosity: -1 shows nothing.
+        total: Steps in all, None while unknown.
+        what: Said before the bar.
+    """
+
+    def __init__(self, verbosity: int, total: int | None, what: str) -> None:
+        self.verbosity = verbosity
+        self._console = stderr()
+        self._bar = Progress(
+            SpinnerColumn(finished_text=" "),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[status]}", markup=False),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+            disable=verbosity < 0 or not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task(what, total=total, status="")
+        self._lines = verbosity >= 0 and not self._console.is_terminal
+        self._last_line = monotonic()
+
+    def __enter__(self) -> Self:
+        """Show the bar."""
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Take the bar away."""
+        self._bar.stop()
+
+    def say(self, line: str, style: str = "") -> None:
+        """Print one line above the bar."""
+        if self.verbosity >= 0:
+            self._console.print(Text(line, style=style), soft_wrap=True)
+
+    def show(self, done: int, total: int | None, what: str, status: str) -> None:
+        """Move the bar, or print a plain line when the last one is a while ago."""
+        self._bar.update(
+            self._task, completed=done, total=total, description=what, status=status
+        )
+        now = monotonic()
+        if self._lines and now - self._last_line >= LINE_SECONDS:
+            self._last_line = now
+            self.say(f"{what}: {status}")
+
+
+class RunProgress(Listener):
+    """Shows a run of `segment`.
+
+    Args:
+        config: The run; tells why a scene runs at its resolution.
+        verbosity: -1 shows nothing, 1 tells every scene.
+    """
+
+    def __init__(self, config: SegmentConfig, *, verbosity: int = 0) -> None:
+        self.finished = 0
+        """Scenes that this run finished."""
+        self.done = 0
+        """Tiles that are done, those of an earlier run included."""
+        self._config = config
+        self._display = Display(verbosity, None, "Opening scenes")
+        self._left: dict[str, int] = {}  # tiles by scene
+        self._begun: set[str] = set()
+        self._total = self._predicted = 0
+        self._scenes = self._ended = 0
+        self._started: float | None = None
+        self._notes: Counter[str] = Counter()
+
+    def __enter__(self) -> Self:
+        """Show the bar."""
+        self._display.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Take the bar away and tell what was left out."""
+        self._display.__exit__(kind, error, trace)
+        for text, count in self._notes.items():
+            if count > 1:
+                self._display.say(f"Note: the same for {count - 1} more: {text}")
+
+    def planned(self, scene_id: str, scene: Scene, tiles: int) -> None:
+        """Count a scene and say what it runs at."""
+        self._scenes += 1
+        self._total += tiles
+        self._left[scene_id] = tiles
+        if self._scenes <= PLANNED_LINES or self._display.verbosity > 0:
+            requested = self._config.input.resolution
+            self._display.say(describe_scene(scene_id, scene, tiles, requested))
+        elif self._scenes == PLANNED_LINES + 1:
+            self._display.say("... and more scenes, told with -v")
+        self._show("Starting workers")
+
+    def tiles_done(self, scene_id: str, tiles: int) -> None:
+        """Move the bar."""
+        if self._started is None:
+            self._started = monotonic()
+        self.done += tiles
+        self._left[scene_id] = self._left.get(scene_id, 0) - tiles
+        if scene_id in self._begun:
+            self._predicted += tiles
+        # The first report of a scene is what an earlier run left: it took no time.
+        self._begun.add(scene_id)
+        self._show("Segmenting")
+
+    def scene_done(self, outcome: SceneResult | SceneFailure) -> None:
+        """Count a scene as ended; nobody works on the rest of a failed one."""
+        self._ended += 1
+        if isinstance(outcome, SceneFailure):
+            if outcome.scene_id not in self._left:
+                self._scenes += 1  # it could not be opened
+            self._total -= self._left.pop(outcome.scene_id, 0)
+            self._display.say(f"Failed: {outcome.scene_id}", style="red")
+        else:
+            self.finished += 1
+        self._show("Segmenting")
+
+    def note(self, message: str) -> None:
+        """Say a note, and only once what holds for many scenes."""
+        first, _, rest = message.partition(" ")
+        text = rest if "/" in first else message
+        self._notes[text] += 1
+        if self._notes[text] == 1:
+            self._display.say(f"Note: {message}", style="yellow")
+
+    def speed(self) -> float | None:
+        """Tiles a second since the first one was predicted; None before."""
+        if self._started is None or not self._predicted:
+            return None
+        return self._predicted / max(monotonic() - self._started, 1e-3)
+
+    def _show(self, what: str) -> None:
+        parts = [f"{self.done}/{self._total} tiles"]
+        speed = self.speed()
+        if speed is not None:
+            left = (self._total - self.done) / speed
+            parts += [f"{speed:.3g} tiles/s", f"{duration(left)} left"]
+        if self._scenes > 1:
+            parts.insert(0, f"{self._ended}/{self._scenes} scenes")
+        self._display.show(self.done, self._total, what, ", ".join(parts))
+
+
+class TrainingProgress:
+    """Shows a training run: step, loss terms, time left."""
+
+    def __init__(self, steps: int, *, verbosity: int = 0) -> None:
+        self._steps = steps
+        self._display = Display(verbosity, steps, "Preparing")
+        self._first: tuple[int, float] | None = None
+
+    def __enter__(self) -> Self:
+        """Show the bar."""
+        self._display.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Take the bar away."""
+        self._display.__exit__(kind, error, trace)
+
+    def step(self, step: int, terms: dict[str, float]) -> None:
+        """Show a step and the terms of its loss."""
+        now = monotonic()
+        # A resumed run starts in the middle: its speed counts from its first report.
+        first_step, start = self._first = self._first or (step, now)
+        parts = [f"step {step}/{self._steps}"]
+        parts += [f"{name} {value:.3g}" for name, value in terms.items()]
+        if step > first_step:
+            left = (self._steps - step) * (now - start) / (step - first_step)
+            parts.append(f"{duration(left)} left")
+        self._display.show(step, self._steps, "Training", ", ".join(parts))
+
+
+def describe_scene(scene_id: str, scene: Scene, tiles: int, requested: object) -> str:
+    """Say at which resolution a scene runs, and why.
+
+    Args:
+        scene_id: Its id.
+        scene: The opened scene.
+        tiles: Tiles it is cut into.
+        requested: `input.resolution` of the run.
+    """
+    size = f"{scene.grid.height} x {scene.grid.width} pixels"
+    count = "1 tile" if tiles == 1 else f"{tiles} tiles"
+    return f"{scene_id}: {_resolution(scene, requested)}; {size}, {count}"
+
+
+def _resolution(scene: Scene, requested: object) -> str:
+    own, used = scene.source.ground_resolution(), scene.grid.ground_resolution()
+    if own is None or used is None:
+        return "runs at its own resolution, as its position on the ground is unknown"
+    if scene.grid == scene.source:
+        why = f"as --resolution {requested} asks"
+        if requested == "auto":
+            why = "as only scenes over 1.5 times finer than the model's are resampled"
+        return f"runs at its own {own:.3g} m, {why}"
+    if requested == "auto":
+        why = f"because the model was trained on {used:.3g} m"
+    else:
+        why = f"as --resolution {requested} asks"
+    return f"resampled from {own:.3g} m to {used:.3g} m, {why}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time as 1:05:09 or 5:09."""
+    minutes, rest = divmod(round(max(0.0, seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

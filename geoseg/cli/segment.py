@@ -1,0 +1,212 @@
+"""`geoseg segment`: scenes in, class masks, confidence and polygons out."""
+
+from __future__ import annotations
+
+import shlex
+from functools import partial
+from typing import Any, get_args
+
+import click
+
+from geoseg.cli.options import (
+    INTERRUPTED,
+    Command,
+    NumberOr,
+    Numbers,
+    Option,
+    configuration_options,
+    output_options,
+    set_up_messages,
+    verbosity_of,
+)
+from geoseg.types import BlendSpace, BlendWindow, Dtype
+
+EXAMPLES = """\b
+Examples:
+  geoseg segment scene.tif -o out
+  geoseg segment archive/ -o out --workers 4
+  geoseg segment scene.tif -o out --aoi district.gpkg --overlap 160
+  geoseg segment s2.tif -o out --model my-model --bands 4,3,2 --scale 10000
+  geoseg segment archive/ -o out --scheduler tcp://host:8786
+  geoseg segment -c mine.yaml --set cluster.threads=4
+
+\b
+OUT/<scene>/ gets classes.tif, confidence.tif, segments.gpkg and item.json,
+which is written last: a scene that has one is whole. The same call again
+goes on where it stopped, and makes only what is missing or changed.
+"""
+
+model_option = partial(click.option, cls=Option, section="Model")
+tiling_option = partial(click.option, cls=Option, section="Tiling and blending")
+input_option = partial(click.option, cls=Option, section="Reading scenes")
+cluster_option = partial(click.option, cls=Option, section="Where it runs")
+output_option = partial(click.option, cls=Option, section="Results")
+
+
+@click.command(cls=Command, epilog=EXAMPLES)
+@click.argument("scenes", nargs=-1, metavar="SCENES...")
+@output_option(
+    "-o", "--out", metavar="DIR", help="Run directory; made when it is missing."
+)
+@output_option(
+    "--overwrite/--no-overwrite",
+    default=None,
+    help="Make finished scenes again, and accept a folder that geoseg did not make."
+    "  [default: no-overwrite]",
+)
+@output_option(
+    "--confidence/--no-confidence",
+    default=None,
+    help="Write confidence.tif, the probability of the class in percent."
+    "  [default: confidence]",
+)
+@output_option(
+    "--polygons/--no-polygons",
+    default=None,
+    help="Write segments.gpkg.  [default: polygons]",
+)
+@model_option(
+    "--model",
+    metavar="NAME|DIR|HUB_ID",
+    help="'builtin', a folder, or a Hugging Face id of a semantic or universal "
+    "segmentation checkpoint with safetensors.  [default: builtin]",
+)
+@model_option(
+    "--device", metavar="NAME", help="auto, cpu, cuda or cuda:1.  [default: auto]"
+)
+@model_option(
+    "--dtype",
+    type=click.Choice(get_args(Dtype)),
+    help="Arithmetic; auto is bfloat16 on CUDA, float32 on CPU.  [default: auto]",
+)
+@model_option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Tiles a forward pass.  [default: 8 on CUDA, 1 on CPU]",
+)
+@tiling_option(
+    "--tile-size",
+    type=click.IntRange(min=1),
+    metavar="PX",
+    help="Side of a tile.  [default: the model's]",
+)
+@tiling_option(
+    "--overlap",
+    type=click.IntRange(min=0),
+    metavar="PX",
+    help="Pixels that neighbouring tiles share.  [default: 2/15 of the tile]",
+)
+@tiling_option(
+    "--stride",
+    type=click.IntRange(min=1),
+    metavar="PX",
+    help="Instead of --overlap: pixels from tile to tile.",
+)
+@tiling_option(
+    "--blend",
+    type=click.Choice(get_args(BlendWindow)),
+    help="Weight of a pixel within its tile; none: the nearest tile wins."
+    "  [default: hann]",
+)
+@tiling_option(
+    "--blend-space",
+    type=click.Choice(get_args(BlendSpace)),
+    help="What overlapping tiles average.  [default: logits]",
+)
+@input_option(
+    "--resolution",
+    type=NumberOr("auto", "native"),
+    metavar="auto|native|METRES",
+    help="Ground resolution to run at. auto resamples a scene more than 1.5 times "
+    "finer than the model's resolution to it; native never does.  [default: auto]",
+)
+@input_option(
+    "--bands",
+    type=Numbers(int),
+    metavar="4,3,2",
+    help="Bands of the file in the model's order, counted from 1.  [default: all, if "
+    "their number is the model's]",
+)
+@input_option(
+    "--scale",
+    type=float,
+    metavar="NUMBER",
+    help="Digital number that means 1.0, such as 10000 for reflectance times 10000."
+    "  [default: as the model declares for the dtype]",
+)
+@input_option(
+    "--nodata",
+    type=float,
+    metavar="NUMBER|nan",
+    help="Value of pixels without data.  [default: the file's]",
+)
+@input_option(
+    "--aoi",
+    metavar="FILE",
+    help="Vector file, in any CRS: tiles outside its polygons are not read, outputs "
+    "are clipped to them.",
+)
+@input_option(
+    "--bbox",
+    type=Numbers(float, 4),
+    metavar='"L,B,R,T"',
+    help="The same for a box: left, bottom, right, top in the scene's CRS.",
+)
+@input_option(
+    "--root",
+    metavar="DIR",
+    help="Folder that scene ids are relative to.  [default: the folder given, or the "
+    "files' common one]",
+)
+@cluster_option(
+    "--workers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Worker processes on this machine.  [default: one a GPU, else by cores and "
+    "memory]",
+)
+@cluster_option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Dask scheduler that runs already, tcp://HOST:8786; its workers do the work.",
+)
+@configuration_options("segment")
+@output_options
+@click.pass_context
+def segment(
+    ctx: click.Context,
+    /,
+    scenes: tuple[str, ...],
+    out: str | None,
+    config: str | None,
+    settings: tuple[str, ...],
+    **options: Any,  # noqa: ANN401 (SegmentOptions)
+) -> None:
+    """Turn SCENES (files, folders or patterns) into class masks and polygons.
+
+    Options win over the recipe (-c), --set wins over options.
+    """
+    set_up_messages(ctx)
+    # Here, not above: torch takes seconds to load, and `--help` needs none of it.
+    from geoseg.cli.progress import RunProgress
+    from geoseg.cli.tables import print_closing, print_failures
+    from geoseg.pipelines import segment as job
+    from geoseg.pipelines.options import segment_config
+
+    configured = segment_config(
+        scenes, out, config=config, settings=settings, options=options
+    )
+    again = " without --overwrite" if configured.output.overwrite else ""
+    ctx.meta[INTERRUPTED] = (
+        f"; what is finished in {shlex.quote(str(configured.out))} is kept: run the "
+        f"same command again{again} to go on"
+    )
+    verbosity = verbosity_of(ctx)
+    with RunProgress(configured, verbosity=verbosity) as progress:
+        report = job.run(configured, progress)
+    if verbosity >= 0:
+        print_closing(report, reused=len(report.results) - progress.finished)
+    print_failures(report)
+    if not report.ok:
+        ctx.exit(1)

@@ -1,0 +1,1 @@
+"""Labelled scenes and the chips that models train on."""

@@ -1,0 +1,227 @@
+"""The last task of a scene: join its parts into the outputs and mark it as whole."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from geoseg.errors import SceneError
+from geoseg.graph import PartRecord, SceneJob, discard_parts, part_path
+from geoseg.grid import Grid
+from geoseg.identity import check_unchanged
+from geoseg.io.atomic import remove_leftovers
+from geoseg.io.cog import ScratchRaster, write_cog
+from geoseg.io.stac import write_item
+from geoseg.io.vector import write_segments
+from geoseg.vectorize import PolygonBatch, TracedPart, join_open
+
+logger = logging.getLogger(__name__)
+
+CLASSES, CONFIDENCE = "classes.tif", "confidence.tif"
+SEGMENTS, ITEM = "segments.gpkg", "item.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ClassSummary:
+    """One class in one scene."""
+
+    id: int
+    """Value in the class mask."""
+    name: str
+    """Name of the class."""
+    pixels: int
+    """Pixels of the class."""
+    polygons: int | None
+    """Polygons of the class; None if none were asked for."""
+    area_m2: float | None
+    """True ground area; None without a CRS or without polygons."""
+
+
+@dataclass(frozen=True, slots=True)
+class SceneResult:
+    """A finished scene."""
+
+    scene_id: str
+    """Identity in the run."""
+    folder: str
+    """Folder of its outputs."""
+    key: str
+    """Key that it was computed under."""
+    tiles: int
+    """Tiles that cover it."""
+    skipped: int
+    """Tiles without data, which never reached the model."""
+    classes: tuple[ClassSummary, ...]
+    """What was found."""
+
+
+def finish_scene(job: SceneJob, records: Sequence[PartRecord]) -> SceneResult:
+    """Write the outputs under their final names, `item.json` last; delete the parts.
+
+    Raises:
+        SceneError: The input has changed, the disk is full, or the folder cannot be
+            written.
+    """
+    # A file that is written in place while it is read looks the same to each task.
+    check_unchanged(job.scene.path, job.state)
+    out = Path(job.out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(out)
+        # From here on the scene is not whole until the new item is there.
+        (out / ITEM).unlink(missing_ok=True)
+        grid = job.scene.grid.window(job.grid.output)
+        assets = _write_rasters(job, out, grid)
+        summary = _write_polygons(job, out, records)
+        if job.polygons:
+            assets["segments"] = SEGMENTS
+        result = _result(job, records, summary)
+        _write_item(job, out, grid, assets, result)
+    except OSError as error:
+        raise SceneError(
+            f"the outputs of {job.scene_id} cannot be written to {out}: {error}; free "
+            "some space or choose another -o"
+        ) from error
+    discard_parts(job.work)
+    return result
+
+
+def read_result(folder: Path, scene_id: str, key: str) -> SceneResult | None:
+    """Result of a scene that is whole under this key, as its item tells it, else None.
+
+    Args:
+        folder: Folder of its outputs.
+        scene_id: Identity in the run.
+        key: Key that it must have been computed under.
+    """
+    try:
+        item = json.loads((folder / ITEM).read_text(encoding="utf-8"))
+        properties = item["properties"]
+        if properties["geoseg:key"] != key:
+            return None
+        files = [folder / asset["href"] for asset in item["assets"].values()]
+        result = SceneResult(
+            scene_id=scene_id,
+            folder=str(folder.absolute()),
+            key=key,
+            tiles=properties["geoseg:tiles"],
+            skipped=properties["geoseg:tiles_skipped"],
+            classes=tuple(
+                ClassSummary(**entry) for entry in properties["geoseg:classes"]
+            ),
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None  # Missing, foreign or damaged: made again.
+    return result if all(file.is_file() for file in files) else None
+
+
+def _write_rasters(job: SceneJob, out: Path, grid: Grid) -> dict[str, str]:
+    names = {"classes": CLASSES} | (
+        {"confidence": CONFIDENCE} if job.confidence else {}
+    )
+    arrays = {"classes": "mask", "confidence": "confidence"}
+    origin = job.grid.output
+    for asset, name in names.items():
+        scratch = Path(job.work) / f"scratch-{asset}.tif"
+        with ScratchRaster(scratch, grid.shape) as raster:
+            for band in job.parts:
+                with np.load(part_path(job, band.index, "raster.npz")) as part:
+                    window = band.output.relative_to(origin)
+                    raster.write(window, part[arrays[asset]])
+        write_cog(
+            scratch,
+            out / name,
+            grid=grid,
+            classes=job.classes if asset == "classes" else None,
+            tags={"scene_id": job.scene_id, **dict(job.provenance)},
+        )
+        scratch.unlink()
+    if not job.confidence:
+        (out / CONFIDENCE).unlink(missing_ok=True)
+    return names
+
+
+def _write_polygons(
+    job: SceneJob, out: Path, records: Sequence[PartRecord]
+) -> tuple[ClassSummary, ...]:
+    counts = {c.id: sum(r.pixels.get(c.id, 0) for r in records) for c in job.classes}
+    if not job.polygons:
+        (out / SEGMENTS).unlink(missing_ok=True)
+        return tuple(
+            ClassSummary(c.id, c.name, counts[c.id], None, None) for c in job.classes
+        )
+    totals = write_segments(
+        out / SEGMENTS,
+        _polygons(job),
+        grid=job.scene.grid,
+        classes=job.classes,
+        scene_id=job.scene_id,
+        provenance=dict(job.provenance),
+    )
+    return tuple(
+        ClassSummary(
+            c.id,
+            c.name,
+            counts[c.id],
+            totals[c.id].polygons if c.id in totals else 0,
+            totals[c.id].area_m2 if c.id in totals else 0.0,
+        )
+        for c in job.classes
+    )
+
+
+def _polygons(job: SceneJob) -> Iterator[PolygonBatch]:
+    """Closed polygons part by part, then those that cross seams."""
+    paths = [part_path(job, band.index, "polygons.npz") for band in job.parts]
+    for path in paths:
+        yield TracedPart.load(path).closed
+    yield join_open([TracedPart.load(path, closed=False) for path in paths])
+
+
+def _result(
+    job: SceneJob, records: Sequence[PartRecord], classes: tuple[ClassSummary, ...]
+) -> SceneResult:
+    return SceneResult(
+        scene_id=job.scene_id,
+        folder=job.out,
+        key=job.key,
+        tiles=sum(record.tiles for record in records),
+        skipped=sum(record.skipped for record in records),
+        classes=classes,
+    )
+
+
+def _write_item(
+    job: SceneJob, out: Path, grid: Grid, assets: dict[str, str], result: SceneResult
+) -> None:
+    properties: dict[str, object] = {
+        "geoseg:key": job.key,
+        "geoseg:source": job.scene.path,
+        "geoseg:tiles": result.tiles,
+        "geoseg:tiles_skipped": result.skipped,
+        "geoseg:classes": [
+            {
+                "id": entry.id,
+                "name": entry.name,
+                "pixels": entry.pixels,
+                "polygons": entry.polygons,
+                "area_m2": entry.area_m2,
+            }
+            for entry in result.classes
+        ],
+    }
+    if job.scene.acquired is not None:
+        properties["datetime"] = job.scene.acquired
+    write_item(
+        out / ITEM,
+        scene_id=job.scene_id,
+        grid=grid,
+        classes=job.classes,
+        assets=assets,
+        properties=properties,
+    )

@@ -1,0 +1,311 @@
+"""The job `geoseg segment`: scenes in, class masks, confidence and polygons out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from geoseg import __version__
+from geoseg.archive import RunDirectory, SceneFile, find_scenes
+from geoseg.cluster import ClusterConfig, connect, plugin_name
+from geoseg.config import dump
+from geoseg.errors import ConfigError, OutsideRootError, TilingError, UsageError
+from geoseg.finish import SceneResult
+from geoseg.graph import SceneJob
+from geoseg.inference import PredictorConfig, choose_device, default_batch_size
+from geoseg.io.raster import Scene
+from geoseg.models.registry import find_model, import_modules, read_spec
+from geoseg.pipelines.segment_plan import Plan, check_options
+from geoseg.stream import SceneFailure, SceneStream
+from geoseg.tiling import default_stride
+from geoseg.types import BlendSpace, BlendWindow, Dtype, ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """Which model, and how it runs."""
+
+    path: str = "builtin"
+    """The model that ships with geoseg, a folder, or a Hugging Face id."""
+    imports: tuple[str, ...] = ()
+    """Modules that register a user's own models, imported before loading."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:1`."""
+    dtype: Dtype = "auto"
+    """Arithmetic; `auto` is bfloat16 on CUDA, float32 on CPU."""
+    batch_size: int | None = None
+    """Tiles a forward pass; None: 8 on CUDA, 1 on CPU."""
+    torch_threads: int = 1
+    """Threads of one worker's model."""
+    compile: bool = False
+    """Use `torch.compile`."""
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            ConfigError: A number is too small.
+        """
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ConfigError(
+                f"a batch of {self.batch_size} tiles is none; use 1 or more"
+            )
+        if self.torch_threads < 1:
+            raise ConfigError(
+                f"model.torch_threads is {self.torch_threads}; use 1 or more"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class TilingConfig:
+    """How scenes are cut and put together."""
+
+    tile_size: int | None = None
+    """Side of a tile, pixels; None: the model's."""
+    stride: int | None = None
+    """Pixels from tile to tile; None: 13/15 of the tile."""
+    overlap: int | None = None
+    """Instead of `stride`: tile_size - stride."""
+    window: BlendWindow = "hann"
+    """Weight of a pixel within its tile."""
+    space: BlendSpace = "logits"
+    """What overlapping tiles average."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputConfig:
+    """How scenes are read."""
+
+    resolution: Literal["auto", "native"] | float = "auto"
+    """By the model's resolution, the scene's own, or metres per pixel."""
+    bands: tuple[int, ...] | None = None
+    """1-based bands in the model's order; None: all, alpha apart, if they fit."""
+    scale: float | None = None
+    """Digital number that means 1.0; None: as the model declares for the dtype."""
+    nodata: float | None = None
+    """Value of pixels without data; None: the scene's own."""
+    root: Path | None = None
+    """Folder that scene ids are relative to; None: the common folder."""
+    aoi: Path | None = None
+    """Vector file of the area wanted."""
+    bbox: tuple[float, float, float, float] | None = None
+    """The area wanted as left, bottom, right, top in the scene's CRS."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputConfig:
+    """What is written."""
+
+    overwrite: bool = False
+    """Recompute finished scenes, and accept a folder that no run made."""
+    confidence: bool = True
+    """Write `confidence.tif`."""
+    polygons: bool = True
+    """Write `segments.gpkg`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentConfig:
+    """Everything a run depends on."""
+
+    scenes: tuple[str, ...]
+    """Files, patterns or folders."""
+    out: Path
+    """Run directory."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    tiling: TilingConfig = field(default_factory=TilingConfig)
+    input: InputConfig = field(default_factory=InputConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """What became of every scene."""
+
+    out: Path
+    """Run directory."""
+    results: tuple[SceneResult, ...]
+    """Finished scenes, those that were whole before included."""
+    failures: tuple[SceneFailure, ...]
+    """Scenes that failed, and why."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether every scene is whole (contract C10)."""
+        return not self.failures
+
+
+class Listener:
+    """Told what a run does; the command line draws a progress bar from it."""
+
+    def planned(self, scene_id: str, scene: Scene, tiles: int) -> None:
+        """A scene was opened; `scene.grid` is what it is processed on."""
+
+    def tiles_done(self, scene_id: str, tiles: int) -> None:
+        """Tiles of a scene were predicted, or found done."""
+
+    def scene_done(self, outcome: SceneResult | SceneFailure) -> None:
+        """A scene was finished or failed."""
+
+    def note(self, message: str) -> None:
+        """Something that changes results and that the user may want to know."""
+
+
+def run(config: SegmentConfig, listener: Listener | None = None) -> RunReport:
+    """Segment scenes; returns when all are whole or have failed.
+
+    Args:
+        config: The resolved configuration.
+        listener: Told of progress.
+
+    Returns:
+        Results and failures of all scenes.
+
+    Raises:
+        UsageError: The call is wrong; nothing was started.
+        ClusterError: There is no cluster to run on.
+    """
+    listener = listener or Listener()
+    files, root = _find(config)
+    model, spec = _model(config)
+    stride = _stride(config.tiling, spec)
+    check_options(files, spec, config)
+    directory = RunDirectory(config.out, root, overwrite=config.output.overwrite)
+    with directory.locked():
+        directory.write("run.yaml", dump(config))
+        plan = Plan(config, spec, model, stride, directory, listener)
+        return _run_planned(plan, files, directory, listener)
+
+
+def _run_planned(
+    plan: Plan, files: Sequence[SceneFile], directory: RunDirectory, listener: Listener
+) -> RunReport:
+    jobs, results, failures = plan.scenes(files)
+    for early in failures:
+        listener.scene_done(early)
+    try:
+        for outcome in _outcomes(plan.config.cluster, plan.model, jobs, listener):
+            listener.scene_done(outcome)
+            if isinstance(outcome, SceneResult):
+                results.append(outcome)
+            else:
+                failures.append(outcome)
+    finally:
+        # Also of a run that lost its cluster or was interrupted.
+        report = _report(directory.path, files, results, failures)
+        directory.write("report.json", _report_json(report))
+    return report
+
+
+def _outcomes(
+    cluster: ClusterConfig,
+    model: PredictorConfig,
+    jobs: Sequence[SceneJob],
+    listener: Listener,
+) -> Iterator[SceneResult | SceneFailure]:
+    """Run jobs on a cluster; without any, none is started."""
+    if not jobs:
+        return
+    parts = sum(len(job.parts) for job in jobs)
+    with connect(cluster, model, parts) as client:
+        yield from SceneStream(
+            client,
+            plugin_name(model),
+            iter(jobs),
+            listener.tiles_done,
+            timeout=cluster.timeout,
+        )
+
+
+def _report(
+    out: Path,
+    files: Sequence[SceneFile],
+    results: Sequence[SceneResult],
+    failures: Sequence[SceneFailure],
+) -> RunReport:
+    """Outcomes in the order of the scenes; those without one failed, too."""
+    order = {file.scene_id: place for place, file in enumerate(files)}
+    known = {done.scene_id for done in results}
+    known |= {failed.scene_id for failed in failures}
+    unfinished = [
+        SceneFailure(scene_id, "the run ended before it was finished; run it again")
+        for scene_id in order
+        if scene_id not in known
+    ]
+    return RunReport(
+        out,
+        tuple(sorted(results, key=lambda result: order[result.scene_id])),
+        tuple(
+            sorted(
+                [*failures, *unfinished], key=lambda failure: order[failure.scene_id]
+            )
+        ),
+    )
+
+
+def _find(config: SegmentConfig) -> tuple[list[SceneFile], Path]:
+    """Scenes and their root: as given, as recorded by an earlier call, or common."""
+    given = config.input
+    if given.aoi is not None and not given.aoi.is_file():
+        raise UsageError(f"the area of interest {given.aoi} does not exist")
+    recorded = RunDirectory.recorded_root(config.out)
+    if given.root is not None or recorded is None:
+        return find_scenes(config.scenes, given.root)
+    try:
+        return find_scenes(config.scenes, recorded)
+    except OutsideRootError as error:
+        if config.output.overwrite:
+            return find_scenes(config.scenes)
+        raise OutsideRootError(
+            f"{config.out} was made with scenes below {recorded}: {error}, and another "
+            "-o with it"
+        ) from error
+
+
+def _model(config: SegmentConfig) -> tuple[PredictorConfig, ModelSpec]:
+    import_modules(config.model.imports)
+    folder = find_model(config.model.path)
+    spec = read_spec(folder, name=config.model.path, tile_size=config.tiling.tile_size)
+    device = choose_device(config.model.device)
+    predictor = PredictorConfig(
+        folder=str(folder.absolute()),
+        sha256=spec.weights_sha256,
+        tile_size=spec.tile_size,
+        device=device,
+        dtype=config.model.dtype,
+        batch_size=config.model.batch_size or default_batch_size(device),
+        torch_threads=config.model.torch_threads,
+        compile=config.model.compile,
+        imports=config.model.imports,
+    )
+    return predictor, spec
+
+
+def _stride(tiling: TilingConfig, spec: ModelSpec) -> int:
+    if tiling.stride is not None and tiling.overlap is not None:
+        raise TilingError("stride and overlap are two words for one thing; give one")
+    if tiling.overlap is not None:
+        stride = spec.tile_size - tiling.overlap
+    elif tiling.stride is not None:
+        stride = tiling.stride
+    else:
+        stride = default_stride(spec.tile_size, spec.patch_size)
+    if not 1 <= stride <= spec.tile_size:
+        raise TilingError(
+            f"a stride of {stride} does not fit tiles of {spec.tile_size}; use 1 to "
+            f"{spec.tile_size}"
+        )
+    return stride
+
+
+def _report_json(report: RunReport) -> str:
+    content = {
+        "geoseg": __version__,
+        "scenes": [asdict(result) for result in report.results],
+        "failed": [asdict(failure) for failure in report.failures],
+    }
+    return json.dumps(content, indent=2) + "\n"

@@ -1,0 +1,212 @@
+"""What `geoseg segment` has to do: every scene opened and keyed, no pixel read."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from geoseg import __version__
+from geoseg.archive import RunDirectory, SceneFile, scene_key
+from geoseg.errors import GeosegError, GeosegWarning, SceneError, UsageError
+from geoseg.finish import SceneResult
+from geoseg.graph import SceneJob, store_area
+from geoseg.identity import input_state
+from geoseg.inference import PredictorConfig
+from geoseg.io.raster import Scene, open_scene
+from geoseg.stream import SceneFailure
+from geoseg.tiling import TileGrid
+from geoseg.types import ModelSpec
+
+if TYPE_CHECKING:
+    from geoseg.pipelines.segment import Listener, SegmentConfig
+
+logger = logging.getLogger(__name__)
+
+
+class Plan:
+    """Opens scenes and decides what is left to do.
+
+    Args:
+        config: The resolved configuration.
+        spec: What the model declares.
+        model: How the model runs.
+        stride: Pixels from tile to tile.
+        directory: Where results are.
+        listener: Told of each scene that is left to do.
+    """
+
+    def __init__(
+        self,
+        config: SegmentConfig,
+        spec: ModelSpec,
+        model: PredictorConfig,
+        stride: int,
+        directory: RunDirectory,
+        listener: Listener,
+    ) -> None:
+        self.config, self._spec, self.model = config, spec, model
+        self._directory, self._listener = directory, listener
+        self._stride = stride
+
+    def scenes(
+        self, files: Sequence[SceneFile]
+    ) -> tuple[list[SceneJob], list[SceneResult], list[SceneFailure]]:
+        """Sort scenes into jobs, those already whole, and those that cannot be read.
+
+        Raises:
+            UsageError: An option is wrong for every scene.
+        """
+        jobs, done, failures = [], [], []
+        for file in files:
+            try:
+                planned = self._scene(file)
+            except UsageError:
+                raise
+            except (GeosegError, OSError) as error:
+                failures.append(SceneFailure(file.scene_id, _one_line(error)))
+            except Exception as error:  # One odd file must not stop an archive.
+                logger.debug("%s cannot be planned", file.path, exc_info=True)
+                reason = f"{type(error).__name__}: {error}"
+                failures.append(SceneFailure(file.scene_id, _one_line(reason)))
+            else:
+                if isinstance(planned, SceneJob):
+                    jobs.append(planned)
+                else:
+                    done.append(planned)
+        return jobs, done, failures
+
+    def _scene(self, file: SceneFile) -> SceneJob | SceneResult:
+        if not file.path.exists():
+            raise SceneError(f"{file.path} does not exist any more; check the path")
+        name = os.fsencode(file.path).decode("utf-8", "replace")
+        if name != str(file.path):
+            raise SceneError(f"GDAL opens no name that is not UTF-8: {name}; rename it")
+        # Before the scene is opened: what changes later is told from what was opened.
+        state = input_state(file.path)
+        scene = self._open(file)
+        weights = self._spec.weights_sha256
+        key = scene_key(file.path, state, weights, self._settings(scene))
+        result = self._directory.finished(file.scene_id, key)
+        if result is None:
+            return self._job(file, scene, state, key)
+        self._directory.discard_parts(file.scene_id)
+        return result
+
+    def _settings(self, scene: Scene) -> dict[str, Any]:
+        """Settings that change pixels, or bytes of outputs."""
+        config, spec = self.config, self._spec
+        return {
+            "geoseg": __version__,
+            # Not all of it is in the hashed weights: mean and std have their own file.
+            "declared": [asdict(c) for c in spec.classes]
+            + [spec.bands, spec.scale, spec.mean, spec.std, spec.resolution],
+            "tile_size": self.model.tile_size,
+            "stride": self._stride,
+            "window": config.tiling.window,
+            "space": config.tiling.space,
+            "resolution": config.input.resolution,
+            "bands": config.input.bands,
+            "scale": config.input.scale,
+            "nodata": config.input.nodata,
+            # The content, as the scene's CRS has it: the file may be written again.
+            "area": scene.aoi and hashlib.sha256(scene.aoi).hexdigest(),
+            "confidence": config.output.confidence,
+            "polygons": config.output.polygons,
+            # C3 promises identical bytes only where these are equal.
+            "arithmetic": [
+                self.model.device.split(":")[0],
+                self.model.dtype,
+                self.model.batch_size,
+                self.model.torch_threads,
+                self.model.compile,
+            ],
+        }
+
+    def _job(self, file: SceneFile, scene: Scene, state: str, key: str) -> SceneJob:
+        grid = TileGrid(
+            scene.grid.height,
+            scene.grid.width,
+            self.model.tile_size,
+            self._stride,
+            scene.region,
+        )
+        job = SceneJob(
+            scene=scene,
+            scene_id=file.scene_id,
+            grid=grid,
+            classes=self._spec.classes,
+            work=str(self._directory.work_folder(file.scene_id, key).absolute()),
+            out=str(self._directory.scene_folder(file.scene_id).absolute()),
+            key=key,
+            state=state,
+            window=self.config.tiling.window,
+            space=self.config.tiling.space,
+            confidence=self.config.output.confidence,
+            polygons=self.config.output.polygons,
+            provenance=(
+                ("software", f"geoseg {__version__}"),
+                ("model", self._spec.name),
+                ("model_sha256", self._spec.weights_sha256),
+                ("source", file.path.name),
+                ("key", key),
+            ),
+        )
+        again = self.config.output.overwrite
+        self._directory.discard_parts(file.scene_id, keep=None if again else key)
+        tiles = sum(len(band) for band in job.bands)
+        self._listener.planned(file.scene_id, scene, tiles)
+        return store_area(job)
+
+    def _open(self, file: SceneFile) -> Scene:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", GeosegWarning)
+            scene = _open_scene(file, self._spec, self.config)
+        for warning in caught:
+            if issubclass(warning.category, GeosegWarning):
+                self._listener.note(str(warning.message))
+        return scene
+
+
+def check_options(
+    files: Sequence[SceneFile], spec: ModelSpec, config: SegmentConfig
+) -> None:
+    """Refuse options that are wrong for every scene, before anything is written.
+
+    The first scene that can be opened tells.
+
+    Raises:
+        UsageError: An option is wrong.
+    """
+    for file in files:
+        try:
+            with warnings.catch_warnings(action="ignore", category=GeosegWarning):
+                _open_scene(file, spec, config)
+        except UsageError:
+            raise
+        except Exception:  # Planning tells it as this scene's failure.
+            logger.debug("%s cannot be opened", file.path, exc_info=True)
+        else:
+            return
+
+
+def _open_scene(file: SceneFile, spec: ModelSpec, config: SegmentConfig) -> Scene:
+    given = config.input
+    return open_scene(
+        file.path,
+        spec,
+        resolution=given.resolution,
+        bands=given.bands,
+        scale=given.scale,
+        nodata=given.nodata,
+        aoi=given.aoi,
+        bbox=given.bbox,
+    )
+
+
+def _one_line(reason: object) -> str:
+    return " ".join(str(reason).split())

@@ -1,0 +1,42 @@
+"""Labelled scenes: parts joined, colours turned into class indices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import labelled_scenes
+import numpy as np
+import pytest
+
+from geoseg.data.labelled import IGNORE, load_part_scenes
+from geoseg.errors import ConfigError
+
+
+def test_parts_are_joined_and_colours_become_indices(tmp_path: Path) -> None:
+    root = labelled_scenes.write(tmp_path, ["one", "two"])
+    scenes = load_part_scenes(root, ["two", "one"], labelled_scenes.CLASSES)
+    assert [scene.name for scene in scenes] == ["two", "one"]
+    image, labels = labelled_scenes.draw(96, 96, seed=1)
+    np.testing.assert_array_equal(scenes[0].labels, labels)
+    assert scenes[0].image.shape == (3, 96, 96)
+    # JPEG changes colours a little, but not where they are.
+    assert np.abs(scenes[0].image.astype(int) - image).mean() < 8
+    assert set(np.unique(labels)) == {0, 1, 2, IGNORE}
+
+
+def test_classes_may_be_chosen_and_ordered(tmp_path: Path) -> None:
+    root = labelled_scenes.write(tmp_path, ["one"])
+    (scene,) = load_part_scenes(root, ["one"], ["road", "water"])
+    _, labels = labelled_scenes.draw(96, 96)
+    indices = np.array([1, IGNORE, 0, *[IGNORE] * 253], np.uint8)
+    np.testing.assert_array_equal(scene.labels, indices[labels])
+
+
+def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no index\.csv; set data\.root"):
+        load_part_scenes(tmp_path, ["one"], ["water"])
+    root = labelled_scenes.write(tmp_path, ["one"])
+    with pytest.raises(ConfigError, match=r"scene nine is not in .*\['one'\]"):
+        load_part_scenes(root, ["nine"], ["water"])
+    with pytest.raises(ConfigError, match=r"no colour for the classes \['lava'\]"):
+        load_part_scenes(root, ["one"], ["water", "lava"])

@@ -1,0 +1,98 @@
+"""The job `geoseg train` from a folder of scenes to a model folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import labelled_scenes
+import numpy as np
+import pytest
+import tiny_models
+from safetensors.torch import load_file
+
+from geoseg.config import convert
+from geoseg.inference import Predictor, PredictorConfig, TileInput
+from geoseg.models import find_model, load_model, read_spec
+from geoseg.pipelines.train import TrainConfig, run
+
+
+def configuration(tmp_path: Path, **changes: Any) -> TrainConfig:  # noqa: ANN401
+    root = tmp_path / "scenes"
+    if not root.exists():
+        labelled_scenes.write(root, ["one", "two", "unseen"])
+    classes = [
+        {"id": 10 * i, "name": name, "color": list(color)}
+        for i, (name, color) in enumerate(
+            zip(labelled_scenes.CLASSES, labelled_scenes.COLORS, strict=True), start=1
+        )
+    ]
+    model = tiny_models.preset(
+        backbone_config=tiny_models.adapter_keys(freeze_backbone=False)
+    )
+    keys = {
+        "data": {
+            "root": str(root),
+            "scenes": ["one", "two"],
+            "classes": classes,
+            "resolution": 0.5,
+            "mean": list(tiny_models.MEAN),
+            "std": list(tiny_models.STD),
+        },
+        "model": model,
+        "out": str(tmp_path / "out"),
+        "tile_size": 96,
+        "chips": {"size": 48},
+        "train": {
+            "steps": 3,
+            "batch_size": 2,
+            "final_chip_size": 48,
+            "log_every": 1,
+        },
+    }
+    return convert({**keys, **changes}, TrainConfig)
+
+
+def test_run_writes_a_folder_that_segment_loads(tmp_path: Path) -> None:
+    told: list[int] = []
+    folder = run(configuration(tmp_path), lambda step, _: told.append(step))
+    assert folder == tmp_path / "out" / "model"
+    assert told == [1, 2, 3]
+    assert find_model(str(folder)) == folder
+    spec = read_spec(folder)
+    assert [entry.id for entry in spec.classes] == [10, 20, 30]
+    assert [entry.name for entry in spec.classes] == list(labelled_scenes.CLASSES)
+    assert (spec.tile_size, spec.resolution) == (96, 0.5)
+    predictor = Predictor(
+        load_model(folder), spec, PredictorConfig(str(folder), "", 96)
+    )
+    image, _ = labelled_scenes.draw(96, 96)
+    tile = TileInput(image, np.ones((96, 96), bool))
+    (logits,) = predictor.predict([tile], 255.0)
+    assert logits.shape == (3, 24, 24)
+    assert np.isfinite(logits).all()
+
+
+def test_what_helps_only_in_training_does_not_ship(tmp_path: Path) -> None:
+    folder = run(configuration(tmp_path), lambda *_: None)
+    names = set(load_file(folder / "model.safetensors"))
+    built = tiny_models.segmenter(num_labels=3).state_dict()
+    assert load_model(folder).state_dict().keys() == built.keys()
+    assert len(names) == len(built)  # transformers renames some in the file
+    assert not {name for name in names if "classifier" in name}
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+    ]
+    assert not (tmp_path / "out" / ".model").exists()
+
+
+def test_finished_run_writes_the_same_model_again(tmp_path: Path) -> None:
+    config = configuration(tmp_path)
+    first = (run(config, lambda *_: None) / "model.safetensors").read_bytes()
+    (tmp_path / "out" / "model" / "config.json").write_text("spoilt")
+    folder = run(config, lambda *_: pytest.fail("trained again"))
+    assert (folder / "model.safetensors").read_bytes() == first
+    assert json.loads((folder / "config.json").read_text())["num_queries"] == 12

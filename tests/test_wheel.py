@@ -1,0 +1,74 @@
+"""A built wheel runs without the checkout, from an empty folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = ("geoseg", "configs", "pipelines", "pyproject.toml", "setup.py")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the wheel from a copy, so that nothing is left in the checkout."""
+    tree = tmp_path_factory.mktemp("tree")
+    for name in (*SOURCES, "README.md", "LICENSE"):
+        if (ROOT / name).is_dir():
+            ignore = shutil.ignore_patterns("__pycache__", "_recipes")
+            shutil.copytree(ROOT / name, tree / name, ignore=ignore)
+        else:
+            shutil.copy2(ROOT / name, tree / name)
+    folder = tmp_path_factory.mktemp("wheel")
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", *options, "-w", str(folder), str(tree)],
+        check=True,
+    )
+    return next(folder.glob("geoseg-*.whl"))
+
+
+@pytest.mark.slow
+def test_a_wheel_carries_every_recipe_and_the_model(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for folder in ("configs", "pipelines"):
+        for path in (ROOT / folder).rglob("*.yaml"):
+            assert f"geoseg/_recipes/{path.relative_to(ROOT).as_posix()}" in names
+    for path in (ROOT / "geoseg" / "models" / "builtin").glob("[!._]*"):
+        assert f"geoseg/models/builtin/{path.name}" in names
+    assert "geoseg/py.typed" in names
+    assert not [name for name in names if name.startswith(("tests", "configs"))]
+
+
+@pytest.mark.slow
+def test_a_wheel_runs_from_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    code = (
+        "import geoseg, geoseg.config as c; print(geoseg.__file__);"
+        "print(c.recipes()); print(c.pipeline_names()); print(c.compose('segment'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=empty,
+        # Before the editable install that the tests themselves run from.
+        env={**os.environ, "PYTHONPATH": str(site), "PYTHONSAFEPATH": "1"},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    package, recipes, known, composed = done.stdout.splitlines()
+    assert Path(package).is_relative_to(site)
+    assert Path(recipes) == site / "geoseg" / "_recipes"
+    assert "segment" in known
+    assert "hann" in composed
+    assert not list(empty.iterdir())
