@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
 import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +18,16 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from distributed import Client, WorkerPlugin, get_worker
 from distributed.comm.core import connect as connect_to
+from distributed.deploy.spec import SpecCluster
+from distributed.deploy.subprocess import SubprocessScheduler, SubprocessWorker
 from distributed.protocol.pickle import dumps
 
 from geoseg.errors import ClusterError, ConfigError
 
 if TYPE_CHECKING:
     from geoseg.inference import Predictor, PredictorConfig
+
+logger = logging.getLogger(__name__)
 
 RESOURCE = "predict"
 """What a worker offers once and each prediction takes: one model runs at a time."""
@@ -242,12 +247,8 @@ def _subprocesses(workers: int, config: ClusterConfig, scratch: str) -> Any:  # 
     """Start scheduler and workers as processes of their own.
 
     Rather than spawned processes: a user's script needs no `if __name__ == "__main__"`
-    guard, and the scheduler is no thread of the client. Built from the parts of
-    distributed's `SubprocessCluster`, which gives its workers no number of their own.
+    guard, and the scheduler is no thread of the client.
     """
-    from distributed.deploy.spec import SpecCluster
-    from distributed.deploy.subprocess import SubprocessScheduler, SubprocessWorker
-
     host = {"host": "127.0.0.1"}
     scheduler = {
         **host,
@@ -268,7 +269,7 @@ def _subprocesses(workers: int, config: ClusterConfig, scratch: str) -> Any:  # 
     }
     return SpecCluster(
         scheduler={
-            "cls": SubprocessScheduler,
+            "cls": _DrainedScheduler,
             "options": {"scheduler_kwargs": scheduler, "timeout": config.timeout},
         },
         workers={
@@ -279,8 +280,34 @@ def _subprocesses(workers: int, config: ClusterConfig, scratch: str) -> Any:  # 
             for index in range(workers)
         },
         name="geoseg",
-        silence_logs=False,
+        # Its own start is no news to scripts, whose logging shows INFO of distributed.
+        silence_logs=logging.WARNING,
     )
+
+
+class _DrainedScheduler(SubprocessScheduler):
+    """A scheduler process whose stderr is read while it runs.
+
+    Distributed leaves the pipe alone until the end: once full, after 64 kB of messages,
+    it would block the scheduler, and the run with it, for ever.
+    """
+
+    async def _start(self) -> None:
+        await super()._start()
+        self._draining = asyncio.create_task(self._drain())
+
+    async def _drain(self) -> None:
+        assert self.process is not None
+        assert self.process.stderr is not None
+        while text := await self.process.stderr.read(1 << 16):
+            logger.debug("scheduler: %s", text.decode(errors="replace").rstrip())
+
+    async def close(self) -> None:
+        # Two readers of one pipe are refused, and closing reads the rest.
+        self._draining.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._draining
+        await super().close()
 
 
 def _wait_for_worker(client: Any, config: ClusterConfig, message: str) -> None:  # noqa: ANN401

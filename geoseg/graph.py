@@ -216,7 +216,9 @@ def part_path(job: SceneJob, index: int, suffix: str) -> Path:
 def _checksums(job: SceneJob, index: int) -> dict[str, int]:
     """CRC of a part's arrays: a damaged part is made again, or no run would get by."""
     names = ["raster.npz", "polygons.npz"] if job.polygons else ["raster.npz"]
-    return {name: zlib.crc32(part_path(job, index, name).read_bytes()) for name in names}
+    return {
+        name: zlib.crc32(part_path(job, index, name).read_bytes()) for name in names
+    }
 
 
 def run_scene(job: SceneJob, predictor: TilePredictor) -> list[PartRecord]:

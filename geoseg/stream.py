@@ -147,14 +147,17 @@ class _SceneRun:
 
 
 class _Workers:
-    """Counts the workers of a cluster, which join late, die, and are started again."""
+    """Counts the workers of a cluster, which join late, die, and are started again.
+
+    Only those that offer the model count: no others will ever take a prediction.
+    """
 
     def __init__(self, client: Any, timeout: float) -> None:  # noqa: ANN401
         self._client, self._timeout = client, timeout
         self._number, self._asked, self._seen = 0, -math.inf, time.monotonic()
 
     def count(self) -> int:
-        """Number of workers, at most a second old.
+        """Number of workers with the model, at most a second old.
 
         Raises:
             ClusterError: For the whole timeout there was none.
@@ -163,12 +166,14 @@ class _Workers:
         if now - self._asked < 1:
             return self._number
         self._asked = now
-        self._number = len(self._client.scheduler_info(n_workers=-1)["workers"])
+        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        self._number = sum(RESOURCE in worker["resources"] for worker in workers)
         if self._number:
             self._seen = now
         elif now - self._seen > self._timeout:
+            left = "no worker has the model" if workers else "all workers are gone"
             raise ClusterError(
-                "all workers are gone; finished parts are kept, the same call goes on"
+                f"{left}; finished parts are kept, the same call goes on"
             )
         return self._number
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -215,7 +216,9 @@ def test_workers_follow_cores_and_memory(
 def test_local_workers_are_numbered_processes_that_end_with_the_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    tests = Path(__file__).parent
+    # Pytest calls this module tests.test_cluster, so workers find it below the root.
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tests), str(tests.parent)]))
     model = stub_config(tmp_path / "model")
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     local = ClusterConfig(workers=2, timeout=120)
@@ -233,6 +236,24 @@ def test_local_workers_are_numbered_processes_that_end_with_the_block(
     after = {child.pid for child in psutil.Process().children(recursive=True)}
     assert not pids & after
     assert after <= before
+
+
+@pytest.mark.slow
+def test_a_scheduler_with_much_to_say_is_not_blocked_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    model = stub_config(tmp_path / "model")
+
+    def shout() -> None:
+        for _ in range(40):
+            sys.stderr.write("x" * 10_000 + "\n")
+        sys.stderr.flush()
+
+    with connect(ClusterConfig(workers=1, timeout=60), model, parts=1) as client:
+        # More than a pipe holds; it answers only when all of it is written.
+        client.run_on_scheduler(shout)
+        assert client.submit(sum, (1, 2)).result(timeout=30) == 3
 
 
 @pytest.mark.slow

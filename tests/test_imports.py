@@ -27,6 +27,7 @@ LAYERS = {
     "io": 3,
     "models": 3,
     "data": 3,
+    "identity": 4,
     "graph": 4,
     "cluster": 4,
     "finish": 4,

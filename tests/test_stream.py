@@ -296,7 +296,9 @@ def test_a_scheduler_that_goes_away_ends_the_run_with_one_line(tmp_path: Path) -
             if len(told) == 3:
                 client.close()
 
-        running = SceneStream(client, plugin_name(config), iter(jobs), stop, in_flight=4)
+        running = SceneStream(
+            client, plugin_name(config), iter(jobs), stop, in_flight=4
+        )
         with pytest.raises(ClusterError, match="connection to the scheduler was lost"):
             list(running)
     assert not (tmp_path / "out" / "s0").exists()
@@ -329,3 +331,20 @@ def test_a_run_ends_when_all_workers_are_gone_and_keeps_its_parts(
         with pytest.raises(ClusterError, match="all workers are gone; finished parts"):
             list(running)
     assert any(find_part(job, band.index) for band in job.parts)
+
+
+def test_a_run_ends_when_no_worker_has_the_model(tmp_path: Path) -> None:
+    [scene] = images(tmp_path, 1)
+    model = save_stub(tmp_path / "model")
+    [job] = plan_jobs(configuration(scene, tmp_path / "out", model))
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0"
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        running = SceneStream(
+            client, "no-plugin", iter([job]), lambda *_: None, timeout=1
+        )
+        with pytest.raises(ClusterError, match="no worker has the model"):
+            list(running)
