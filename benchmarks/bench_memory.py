@@ -3,8 +3,9 @@
     python benchmarks/bench_memory.py [--sizes 6000 24000] [--json FILE]
 
 The scenes are all valid and have at least 1,000 polygons a Mpx; a stub model's classes
-follow the pixels. The largest VmHWM over client, scheduler and workers is read from
-/proc until the last output is renamed (contract C8).
+follow the pixels. For each stage of a run, up to the last rename, the largest VmHWM of
+client, scheduler and workers is read from /proc (contract C8); the kernel's mark is
+reset where a stage begins.
 """
 
 from __future__ import annotations
@@ -18,13 +19,17 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import rasterio
+from record import ROOT, write_results
 from scipy import ndimage
 
-STAGES = ("client", "scheduler", "worker")
+STAGES = ("start", "bands", "rasters", "polygons")
+ROLES = ("client", "scheduler", "worker")
+Peaks = dict[str, dict[str, float]]
 
 
 def main() -> None:
@@ -41,17 +46,19 @@ def main() -> None:
             scene = work / f"scene-{size}.tif"
             make_scene(scene, size)
             rows.append({"size": size, **measure(scene, work / f"out-{size}", work)})
-            print_row(rows[-1])
-    if len(rows) > 1:
-        ratio = rows[-1]["peak_mib"] / rows[0]["peak_mib"]
-        print(f"largest process, last size over first: {ratio:.2f}")
+            print_run(rows[-1])
+    for stage in STAGES:
+        ratio = rows[-1]["peak_mib"][stage]["worker"] / max(
+            rows[0]["peak_mib"][stage]["worker"], 1
+        )
+        print(f"worker, {stage}: last size over first {ratio:.2f}")
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+        write_results(arguments.json, {"runs": rows})
 
 
 def save_model(folder: Path) -> None:
     """A stub whose classes are the levels of red, on tiles of 720 at stride 4."""
-    sys.path.insert(0, str(_tests()))
+    sys.path.insert(0, str(ROOT / "tests"))
     import stubs
 
     stubs.save_stub(
@@ -80,12 +87,9 @@ def make_scene(path: Path, size: int) -> None:
             raster.write(np.stack([np.roll(line, row % 7, 1)] * 3), window=window)
 
 
-def measure(scene: Path, out: Path, work: Path) -> dict[str, float]:
+def measure(scene: Path, out: Path, work: Path) -> dict[str, Any]:
     """Segment one scene and watch the tree of processes that it starts."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(_tests()),
-    }
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
     command = [
         sys.executable, "-m", "geoseg", "segment", str(scene), "-o", str(out),
         "--model", str(work / "model"), "--set", "model.imports=[stubs]",
@@ -93,8 +97,7 @@ def measure(scene: Path, out: Path, work: Path) -> dict[str, float]:
     ]  # fmt: skip
     started = time.perf_counter()
     process = subprocess.Popen(command, env=environment)
-    peaks: dict[str, float] = dict.fromkeys(STAGES, 0.0)
-    watcher = threading.Thread(target=_watch, args=(process, peaks))
+    watcher = Watcher(process, out)
     watcher.start()
     code = process.wait()
     watcher.join()
@@ -107,41 +110,81 @@ def measure(scene: Path, out: Path, work: Path) -> dict[str, float]:
     return {
         "seconds": round(time.perf_counter() - started, 1),
         "mpx": round(mpx, 2),
+        "polygons": polygons,
         "polygons_per_mpx": round(polygons / mpx),
-        "peak_mib": round(max(peaks.values())),
-        **{f"{stage}_mib": round(peak) for stage, peak in peaks.items()},
+        "peak_mib": watcher.peaks,
     }
 
 
-def print_row(row: dict[str, float]) -> None:
-    """Print one size."""
-    print("  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
+def print_run(row: dict[str, Any]) -> None:
+    """Print one size: a line for each stage."""
+    head = {name: row[name] for name in row if name != "peak_mib"}
+    print("  ".join(f"{name} {value}" for name, value in head.items()))
+    for stage, peaks in row["peak_mib"].items():
+        cells = "  ".join(f"{role} {round(peak):>6}" for role, peak in peaks.items())
+        print(f"  {stage:<9} MiB: {cells}", flush=True)
 
 
-def _watch(process: subprocess.Popen[bytes], peaks: dict[str, float]) -> None:
-    while process.poll() is None:
+class Watcher(threading.Thread):
+    """Reads each process's high-water mark some times a second, stage by stage."""
+
+    def __init__(self, process: subprocess.Popen[bytes], out: Path) -> None:
+        super().__init__()
+        self.peaks: Peaks = {stage: dict.fromkeys(ROLES, 0.0) for stage in STAGES}
+        self._process, self._out = process, out
+        self._stage = STAGES[0]
+
+    def run(self) -> None:
+        """Watch until the client ends."""
+        while self._process.poll() is None:
+            try:
+                family = self._family()
+            except psutil.NoSuchProcess:
+                return
+            for member in family:
+                role = self._role(member)
+                peak = _high_water_mib(member.pid)
+                peaks = self.peaks[self._stage]
+                peaks[role] = round(max(peaks[role], peak), 1)
+            stage = self._current_stage()
+            if stage != self._stage:
+                self._stage = stage
+                for member in family:
+                    _reset_high_water(member.pid)
+            time.sleep(0.1)
+
+    def _family(self) -> list[psutil.Process]:
+        parent = psutil.Process(self._process.pid)
+        return [parent, *parent.children(recursive=True)]
+
+    def _role(self, member: psutil.Process) -> str:
+        if member.pid == self._process.pid:
+            return "client"
         try:
-            parent = psutil.Process(process.pid)
-            family = [parent, *parent.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return
-        for member in family:
-            stage = _stage(member, process.pid)
-            peaks[stage] = max(peaks[stage], _high_water_mib(member.pid))
-        time.sleep(0.2)
+            return (
+                "scheduler"
+                if "distributed.Scheduler" in " ".join(member.cmdline())
+                else "worker"
+            )
+        except psutil.Error:
+            return "worker"
 
-
-def _stage(member: psutil.Process, client: int) -> str:
-    if member.pid == client:
-        return "client"
-    try:
-        return "scheduler" if "Scheduler" in " ".join(member.cmdline()) else "worker"
-    except psutil.Error:
-        return "worker"
+    def _current_stage(self) -> str:
+        """The furthest stage whose files are there."""
+        signs = {
+            "polygons": "*/.segments*",
+            "rasters": ".geoseg/parts/*/scratch-*",
+            "bands": ".geoseg/parts/*/part-*",
+        }
+        places = {stage: index for index, stage in enumerate(STAGES)}
+        for stage, pattern in signs.items():
+            if places[stage] > places[self._stage] and any(self._out.glob(pattern)):
+                return stage
+        return self._stage
 
 
 def _high_water_mib(pid: int) -> float:
-    """VmHWM: the largest resident size that the kernel has seen so far."""
+    """VmHWM: the largest resident size since the last reset."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
@@ -152,8 +195,11 @@ def _high_water_mib(pid: int) -> float:
     return 0.0
 
 
-def _tests() -> Path:
-    return Path(__file__).parents[1] / "tests"
+def _reset_high_water(pid: int) -> None:
+    try:
+        Path(f"/proc/{pid}/clear_refs").write_text("5")  # proc(5)
+    except OSError:
+        return  # Ended meanwhile, or not ours: then peaks only include earlier ones.
 
 
 if __name__ == "__main__":

@@ -11,8 +11,6 @@ fitted on the training scenes by the same call. Prints a table and writes JSON.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
@@ -23,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 import torch
+from record import write_results
 from scipy import ndimage
 from sklearn.ensemble import HistGradientBoostingClassifier
 
@@ -63,13 +62,8 @@ def main() -> None:
     scores["colour and blur"] = score(rival(training, held_out, len(names)), held_out)
     print_table(names, scores)
     if arguments.json is not None:
-        report = {
-            "commit": _commit(),
-            "held_out": list(HELD_OUT),
-            "classes": names,
-            "scores": scores,
-        }
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+        figures = {"held_out": list(HELD_OUT), "classes": names, "scores": scores}
+        write_results(arguments.json, figures)
 
 
 def segment(
@@ -190,14 +184,6 @@ def print_table(names: Sequence[str], scores: dict[str, dict[str, Any]]) -> None
     for method, row in scores.items():
         cells = [row["miou"], row["accuracy"], *row["iou"]]
         print(f"{method:>20}" + "".join(f"{cell:>12.3f}" for cell in cells))
-
-
-def _commit() -> str:
-    done = subprocess.run(
-        ["git", "rev-parse", "HEAD"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":
