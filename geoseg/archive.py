@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import hashlib
 import json
-import logging
 import os
 import re
 import shutil
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +25,7 @@ from geoseg.finish import (
     read_result,
 )
 from geoseg.io.atomic import atomic_path
-
-logger = logging.getLogger(__name__)
+from geoseg.io.lock import exclusive
 
 SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2")
 """What counts as a scene in a folder, lower case."""
@@ -128,24 +125,13 @@ class RunDirectory:
         record = path / WORK / "root"
         return Path(os.fsdecode(record.read_bytes())) if record.is_file() else None
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Keep other runs out: each would delete and write the files of the other.
 
         Raises:
             OutputError: Another run has the folder.
         """
-        with (self.path / WORK / "lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise OutputError(
-                    f"another run writes to {self.path}; wait for its end, or choose "
-                    "another -o"
-                ) from error
-            except OSError:
-                logger.debug("%s lies on a disk without locks", self.path)
-            yield
+        return exclusive(self.path / WORK / "lock", self.path)
 
     def scene_folder(self, scene_id: str) -> Path:
         """Folder of a scene's outputs."""

@@ -293,7 +293,7 @@ class _DrainedScheduler(SubprocessScheduler):
     """
 
     async def _start(self) -> None:
-        await super()._start()
+        await super()._start()  # type: ignore[no-untyped-call]
         self._draining = asyncio.create_task(self._drain())
 
     async def _drain(self) -> None:

@@ -6,17 +6,15 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import get_type_hints
 
 import pytest
 from commands import RecordedRun, scene_result
 
 import geoseg
 from geoseg.errors import GeosegWarning, SegmentationError, UsageError
-from geoseg.inference import Dtype as PredictorDtype
 from geoseg.pipelines.options import KEYS, SegmentOptions
 from geoseg.stream import SceneFailure
-from geoseg.types import Dtype
 
 
 @pytest.fixture
@@ -114,10 +112,6 @@ def test_every_option_has_a_key_and_is_described() -> None:
     assert set(get_type_hints(SegmentOptions)) == set(KEYS)
     text = " ".join((inspect.getdoc(geoseg.segment) or "").split())
     assert ", ".join(KEYS) in text
-
-
-def test_precisions_are_those_of_the_predictor() -> None:
-    assert get_args(Dtype) == get_args(PredictorDtype)
 
 
 def test_importing_geoseg_is_light_and_unknown_names_are_errors() -> None:

@@ -223,6 +223,16 @@ def test_last_batch_is_filled_up_and_its_filling_dropped(folder: Path) -> None:
     np.testing.assert_array_equal(short[0], whole[0])
 
 
+def test_a_short_batch_gives_each_tile_its_own_logits(pointwise: Path) -> None:
+    tiles = [tile(seed=seed) for seed in range(5)]
+    single = predict(load(pointwise), *tiles)
+    batched = predict(load(pointwise, batch_size=3), *tiles)
+    assert len(batched) == 5
+    for one, other in zip(single, batched, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-2)
+    assert not np.allclose(single[3], single[4], atol=1e-2)
+
+
 def test_tiles_are_taken_as_they_are_needed(pointwise: Path) -> None:
     taken: list[int] = []
 

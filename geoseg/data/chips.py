@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geoseg.data.labelled import IGNORE, LabelledScene
+from geoseg.data.labelled import LabelledScene
+from geoseg.errors import ConfigError
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, what saturation is measured against
 
@@ -27,6 +28,24 @@ class ChipConfig:
     """Share of chips centred on a pixel of a class drawn evenly."""
     color: float = 0.25
     """Largest relative change of brightness, contrast and saturation."""
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            ConfigError: A number makes no chip.
+        """
+        low, high = self.scale
+        if self.size < 1:
+            raise ConfigError(f"chips.size is {self.size}; use 1 or more")
+        if not 0 < low <= high:
+            raise ConfigError(
+                f"chips.scale is [{low:g}, {high:g}]; give two numbers above 0, the "
+                "smaller one first"
+            )
+        for name in ("balance", "color"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"chips.{name} is {getattr(self, name)}; use 0 to 1")
 
 
 class ChipSampler:
@@ -53,7 +72,7 @@ class ChipSampler:
 
         Returns:
             Images (B, 3, side, side), float32 in 0..1, and labels (B, side, side),
-            int64, `IGNORE` where unlabelled.
+            int64, `geoseg.data.labelled.IGNORE` where unlabelled.
         """
         chips = [
             self._chip(np.random.default_rng((seed, step, sample)), side)
@@ -131,6 +150,3 @@ def _recolor(rng: np.random.Generator, image: Tensor, strength: float) -> Tensor
     gray = (image * torch.tensor(LUMA).view(3, 1, 1)).sum(0, keepdim=True)
     recolored: Tensor = (image - gray) * saturation + gray
     return recolored.clamp(0, 1)
-
-
-__all__ = ["IGNORE", "ChipConfig", "ChipSampler"]

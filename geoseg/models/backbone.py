@@ -94,9 +94,7 @@ class ViTAdapterBackbone(BackboneMixin, PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, MSDeformAttn):
-            _init_attention(module)
-        elif isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear):
             init.trunc_normal_(module.weight, std=0.02)
             init.zeros_(module.bias)
         elif isinstance(module, nn.LayerNorm | nn.BatchNorm2d):
@@ -113,6 +111,11 @@ class ViTAdapterBackbone(BackboneMixin, PreTrainedModel):
                 init.zeros_(module.bias)
         elif isinstance(module, ViTAdapterBackbone):
             init.normal_(module.level_embed)
+            # From here, after their layers: transformers passes over modules without
+            # parameters of their own in models that are not its own.
+            for attention in module.modules():
+                if isinstance(attention, MSDeformAttn):
+                    _init_attention(attention)
         elif isinstance(module, Injector):
             init.zeros_(module.gamma)
 

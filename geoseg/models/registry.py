@@ -126,7 +126,7 @@ def read_spec(
             f"{folder}: what its JSON files declare for geoseg cannot be used "
             f"({type(error).__name__}: {error}); write the folder again"
         ) from error
-    patch = _patch_size(config)
+    patch = patch_size(config)
     size = tile_size or size
     _check_tile(size, patch, config)
     return ModelSpec(
@@ -235,7 +235,8 @@ def _auto_class(
     )
 
 
-def _patch_size(config: PreTrainedConfig) -> int:
+def patch_size(config: PreTrainedConfig) -> int:
+    """Pixels that tile sizes must be a multiple of."""
     for candidate in (config, getattr(config, "backbone_config", None)):
         inner = getattr(candidate, "backbone_config", None) or candidate
         patch = getattr(inner, "patch_size", None)

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
+from geoseg.config import dump
 from geoseg.data.chips import ChipConfig, ChipSampler
 from geoseg.data.labelled import load_part_scenes
+from geoseg.errors import ConfigError, OutputError
+from geoseg.io.atomic import atomic_path
+from geoseg.io.lock import exclusive
 from geoseg.models.export import save_model
+from geoseg.models.registry import patch_size
 from geoseg.models.segmenter import build_mask2former
+from geoseg.tiling import check_tile_size
 from geoseg.training.loop import LoopConfig, TrainingLoop
 from geoseg.training.losses import DenseMask2FormerLoss
 from geoseg.types import ClassInfo
-
-logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, dict[str, float]], None]
 
@@ -53,6 +57,26 @@ class DataConfig:
     std: tuple[float, ...]
     """Standard deviation per band."""
 
+    def __post_init__(self) -> None:
+        """Check that lists fit each other.
+
+        Raises:
+            ConfigError: They do not, or there is nothing to train on.
+        """
+        if not self.scenes or len(self.classes) < 2:
+            raise ConfigError(
+                "data.scenes and data.classes: name one and two, at least"
+            )
+        if not len(self.mean) == len(self.std) == 3:
+            raise ConfigError(
+                f"data.mean and data.std hold {len(self.mean)} and {len(self.std)} "
+                "numbers; give one for each of red, green and blue"
+            )
+        if not self.resolution > 0:
+            raise ConfigError(
+                f"data.resolution is {self.resolution} m; use more than 0"
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
@@ -84,11 +108,29 @@ def run(config: TrainConfig, progress: Progress) -> Path:
 
     Returns:
         The model folder, an ordinary Hugging Face checkpoint.
+
+    Raises:
+        UsageError: The configuration makes no training, or another run has the folder
+            or began it with another recipe.
     """
+    try:
+        config.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{config.out} cannot be made ({error.strerror}); set another out"
+        ) from error
+    with exclusive(config.out / ".lock", config.out):
+        return _run_alone(config, progress)
+
+
+def _run_alone(config: TrainConfig, progress: Progress) -> Path:
     torch.set_num_threads(config.torch_threads)
     torch.manual_seed(config.train.seed)
     names = [entry.name for entry in config.data.classes]
     model = build_mask2former({**config.model, "num_labels": len(names)})
+    patch = patch_size(model.config)
+    for size in (config.chips.size, config.train.final_chip_size, config.tile_size):
+        check_tile_size(size, patch)
     scenes = load_part_scenes(config.data.root, config.data.scenes, names)
     sampler = ChipSampler(scenes, len(names), config.chips)
     loss = DenseMask2FormerLoss(
@@ -105,7 +147,11 @@ def run(config: TrainConfig, progress: Progress) -> Path:
         config.data.std,
         config.train,
         config.out,
+        recipe_of(config),
     )
+    # After the checkpoint was accepted: it tells of the run that is in the folder.
+    with atomic_path(config.out / "run.yaml") as path:
+        path.write_text(dump(config))
     trained = loop.run(progress)
     # Under its final name only when it is whole; a finished model can be made again
     # from the last checkpoint, so an older folder may go first.
@@ -123,3 +169,21 @@ def run(config: TrainConfig, progress: Progress) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)
     return folder
+
+
+def recipe_of(config: TrainConfig) -> dict[str, object]:
+    """What a run's weights depend on, by dotted key.
+
+    The folders are left out, which may move, and how often is told or saved.
+    """
+    free = {"out", "data.root", "train.checkpoint_seconds", "train.log_every"}
+    flat = dict(_flatten(yaml.safe_load(dump(config)), ""))
+    return {key: value for key, value in flat.items() if key not in free}
+
+
+def _flatten(value: object, key: str) -> Iterator[tuple[str, object]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _flatten(inner, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, value

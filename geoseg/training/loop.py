@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import csv
+import json
 import logging
 import os
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,27 @@ class LoopConfig:
     seed: int = 0
     """Seed of every random draw."""
 
+    def __post_init__(self) -> None:
+        """Check ranges, which would otherwise show after hours.
+
+        Raises:
+            ConfigError: A number makes no training.
+        """
+        counts = ("steps", "batch_size", "final_batch_size", "log_every")
+        for name in (*counts, "final_chip_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(
+                    f"train.{name} is {getattr(self, name)}; use 1 or more"
+                )
+        for name in ("learning_rate", "clip_norm"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(
+                    f"train.{name} is {getattr(self, name)}; use a number above 0"
+                )
+        for name in ("ema_decay", "final_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"train.{name} is {getattr(self, name)}; use 0 to 1")
+
 
 class TrainingLoop:
     """Trains one model; a second call with the same folder goes on where it stopped.
@@ -73,6 +95,11 @@ class TrainingLoop:
         std: Standard deviation per band.
         config: Optimisation.
         folder: Where checkpoints and the log go.
+        recipe: What else the run depends on, by dotted key; a checkpoint of another
+            recipe is refused.
+
+    Raises:
+        ConfigError: The folder's checkpoint is not one of this run.
     """
 
     def __init__(
@@ -84,7 +111,9 @@ class TrainingLoop:
         std: tuple[float, ...],
         config: LoopConfig,
         folder: Path,
+        recipe: Mapping[str, object] | None = None,
     ) -> None:
+        self.recipe = dict(recipe or {})
         self.model = model.to(memory_format=torch.channels_last)
         self.loss, self.sampler = loss, sampler
         self.config, self.folder = config, folder
@@ -187,7 +216,7 @@ class TrainingLoop:
         fresh = not path.exists()
         row = {"step": self.step, "time": round(time.time(), 1), **terms}
         with path.open("a", newline="") as stream:
-            writer = csv.DictWriter(stream, fieldnames=list(row))
+            writer = csv.DictWriter(stream, fieldnames=list(row), lineterminator="\n")
             if fresh:
                 writer.writeheader()
             writer.writerow(row)
@@ -204,6 +233,8 @@ class TrainingLoop:
         """Write a checkpoint under a temporary name and rename it."""
         state = {
             "step": self.step,
+            # As text: plain values of any kind, and no code.
+            "recipe": json.dumps(self.recipe),
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
             "loss": self.loss.state_dict(),
@@ -222,11 +253,14 @@ class TrainingLoop:
             return
         try:
             state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+            self._check_recipe(json.loads(state["recipe"]))
             self.model.load_state_dict(state["model"])
             self.average.load_state_dict(state["average"])
             self.loss.load_state_dict(state["loss"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.step = int(state["step"])
+        except ConfigError:
+            raise
         except _FOREIGN as error:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise ConfigError(
@@ -235,9 +269,19 @@ class TrainingLoop:
             ) from error
         logger.info("going on from step %d of %s", self.step, self.checkpoint)
 
+    def _check_recipe(self, begun: dict[str, object]) -> None:
+        """Refuse to go on with another recipe: nobody could make that run again."""
+        now = json.loads(json.dumps(self.recipe))
+        for key in sorted(begun.keys() | now.keys()):
+            if begun.get(key) != now.get(key):
+                raise ConfigError(
+                    f"{key} is {now.get(key)!r}, and {self.folder} was begun with "
+                    f"{begun.get(key)!r}; give the same, or another out"
+                )
+
 
 def _parameter_groups(modules: list[nn.Module], decay: float) -> list[dict[str, Any]]:
-    """Decay matrices and kernels only; norms, biases and embeddings stay free."""
+    """Decay what has two axes or more, embeddings among them; not norms and biases."""
     trained = [p for module in modules for p in module.parameters() if p.requires_grad]
     return [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": decay},

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from geoseg.data.chips import ChipConfig, ChipSampler
 from geoseg.data.labelled import IGNORE, LabelledScene
+from geoseg.errors import ConfigError
 
 PLAIN = ChipConfig(scale=(1.0, 1.0), color=0.0, balance=0.0)
 
@@ -80,6 +81,35 @@ def test_labels_are_those_of_the_magnified_place() -> None:
     assert float((red - drawn[inner]).abs().max()) <= 1.0
     spans = {int(chip.max() - chip.min()) for chip in drawn}
     assert min(spans) <= 10 <= 20 <= max(spans)  # 64 px show 8 to 32 steps
+
+
+def test_enlarged_labels_are_not_shifted() -> None:
+    # A hard edge, twice as large: it must lie in the middle of image and labels alike.
+    labels = np.zeros((20, 20), np.uint8)
+    labels[:, 10:] = 1
+    scene = LabelledScene("edge", np.stack([labels * 255] * 3), labels)
+    images, drawn = sampler(scene, classes=2).batch(0, 0, 8, 30)
+    for image, label in zip(images, drawn, strict=True):
+        assert torch.equal(label, label.flip(0)) or torch.equal(label, label.flip(1))
+        assert float(label.float().mean()) == 0.5
+        assert torch.equal(image[0] > 0.5, label == 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"size": 0}, "chips.size is 0"),
+        ({"scale": (2.0, 1.0)}, "the smaller one first"),
+        ({"scale": (0.0, 1.0)}, "above 0"),
+        ({"balance": 1.5}, "chips.balance is 1.5"),
+        ({"color": -1.0}, "chips.color is -1.0"),
+    ],
+)
+def test_numbers_that_make_no_chip_are_refused(
+    changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ChipConfig(**changes)
 
 
 def test_all_eight_turns_occur() -> None:

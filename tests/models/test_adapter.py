@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+import pytest
 import tiny_models
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from geoseg.models import ViTAdapterBackbone, ViTAdapterConfig
 
 HEADS, POINTS, DIM = 4, 4, 32
 
@@ -25,14 +28,25 @@ class PlainAdapter:
         self.sizes = [(height // s, width // s) for s in (8, 16, 32)]
         self.patches = (height // 16, width // 16)
 
-    def __call__(self, pixels: Tensor, taps: list[Tensor]) -> list[Tensor]:
-        """Return the four levels for an image and the ViT's patch tokens."""
+    def __call__(
+        self, pixels: Tensor, tap_of: Callable[[int, Tensor], Tensor]
+    ) -> list[Tensor]:
+        """Return the four levels for an image.
+
+        Args:
+            pixels: The image.
+            tap_of: The ViT's patch tokens after a group of blocks, given the spatial
+                tokens before it.
+        """
         c1, c2, c3, c4 = self.spatial_prior(pixels)
         embed = self.weights["level_embed"]
         levels = [c.flatten(2).transpose(1, 2) for c in (c2, c3, c4)]
         tokens = torch.cat([c + e for c, e in zip(levels, embed, strict=True)], dim=1)
-        for block, tap in enumerate(taps):
-            tokens = self.extract(f"interactions.{block}.extractor", tokens, tap)
+        taps = []
+        for block in range(4):
+            taps.append(tap_of(block, tokens))
+            name = f"interactions.{block}.extractor"
+            tokens = self.extract(name, tokens, taps[block])
         for extra in range(2):
             name = f"interactions.3.extra_extractors.{extra}"
             tokens = self.extract(name, tokens, taps[3])
@@ -86,7 +100,9 @@ class PlainAdapter:
     def extract(self, name: str, tokens: Tensor, tap: Tensor) -> Tensor:
         query = self.layer_norm(f"{name}.query_norm", tokens)
         feature = self.layer_norm(f"{name}.feat_norm", tap)
-        tokens = tokens + self.attend(f"{name}.attn", query, feature)
+        tokens = tokens + self.attend(
+            f"{name}.attn", query, self.sizes, feature, [self.patches]
+        )
         hidden = self.linear(
             f"{name}.ffn.fc1", self.layer_norm(f"{name}.ffn_norm", tokens)
         )
@@ -106,29 +122,50 @@ class PlainAdapter:
             for part, size in zip(parts, self.sizes, strict=True)
         ]
 
-    def attend(self, name: str, query: Tensor, feature: Tensor) -> Tensor:
-        rows, cols = self.patches
+    def inject(self, name: str, patches: Tensor, tokens: Tensor) -> Tensor:
+        query = self.layer_norm(f"{name}.query_norm", patches)
+        feature = self.layer_norm(f"{name}.feat_norm", tokens)
+        attended = self.attend(
+            f"{name}.attn", query, [self.patches], feature, self.sizes
+        )
+        return patches + self.weights[f"{name}.gamma"] * attended
+
+    def attend(
+        self,
+        name: str,
+        query: Tensor,
+        query_sizes: Sequence[tuple[int, int]],
+        feature: Tensor,
+        sizes: Sequence[tuple[int, int]],
+    ) -> Tensor:
         value = self.linear(f"{name}.value_proj", feature)
-        value = value.view(len(value), rows, cols, HEADS, -1)
+        areas = [height * width for height, width in sizes]
+        maps = [
+            cells.view(len(value), *size, HEADS, -1)
+            for cells, size in zip(value.split(areas, dim=1), sizes, strict=True)
+        ]
+        samples = len(sizes) * POINTS
         offsets = self.linear(f"{name}.sampling_offsets", query)
-        offsets = offsets.view(*query.shape[:2], HEADS, POINTS, 2)
+        offsets = offsets.view(*query.shape[:2], HEADS, samples, 2)
         weights = self.linear(f"{name}.attention_weights", query)
-        weights = weights.view(*query.shape[:2], HEADS, POINTS).softmax(-1)
+        weights = weights.view(*query.shape[:2], HEADS, samples).softmax(-1)
         centres = [
             ((r + 0.5) / height, (c + 0.5) / width)
-            for height, width in self.sizes
+            for height, width in query_sizes
             for r in range(height)
             for c in range(width)
         ]
-        output = query.new_zeros(*query.shape[:2], HEADS, value.shape[-1])
+        output = query.new_zeros(*query.shape[:2], HEADS, value.shape[-1] // HEADS)
         for b in range(len(query)):
             for q, (y, x) in enumerate(centres):
                 for head in range(HEADS):
-                    for point in range(POINTS):
-                        dx, dy = offsets[b, q, head, point].tolist()
+                    for sample in range(samples):
+                        level = sample // POINTS
+                        rows, cols = sizes[level]
+                        dx, dy = offsets[b, q, head, sample].tolist()
                         row, col = y * rows + dy - 0.5, x * cols + dx - 0.5
-                        sample = bilinear(value[b, :, :, head], row, col)
-                        output[b, q, head] += weights[b, q, head, point] * sample
+                        cell = bilinear(maps[level][b, :, :, head], row, col)
+                        output[b, q, head] += weights[b, q, head, sample] * cell
         return self.linear(f"{name}.output_proj", output.flatten(2))
 
 
@@ -142,13 +179,60 @@ def bilinear(cells: Tensor, row: float, col: float) -> Tensor:
     return total
 
 
+def image() -> Tensor:
+    return torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+
+
+def assert_levels(model: ViTAdapterBackbone, expected: Sequence[Tensor]) -> None:
+    found = model(pixel_values=image()).feature_maps
+    for level, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(level, wanted, rtol=1e-4, atol=1e-4)
+
+
 @torch.no_grad()
 def test_equals_the_published_adapter_where_that_works() -> None:
     model = tiny_models.adapter(seed=3)
-    pixels = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
-    hidden = model.backbone(pixels, output_hidden_states=True).hidden_states
-    taps = [model.backbone.norm(state)[:, 5:] for state in hidden[1:]]
-    expected = PlainAdapter(model.state_dict(), 64, 96)(pixels, taps)
-    found = model(pixel_values=pixels).feature_maps
-    for level, wanted in zip(found, expected, strict=True):
-        torch.testing.assert_close(level, wanted, rtol=1e-4, atol=1e-4)
+    hidden = model.backbone(image(), output_hidden_states=True).hidden_states
+    plain = PlainAdapter(model.state_dict(), 64, 96)
+
+    def tap_of(block: int, _: Tensor) -> Tensor:
+        tap: Tensor = model.backbone.norm(hidden[block + 1])[:, 5:]
+        return tap
+
+    assert_levels(model, plain(image(), tap_of))
+
+
+@torch.no_grad()
+def test_equals_the_published_adapter_with_its_injector() -> None:
+    model = tiny_models.adapter(seed=3, use_injector=True)
+    plain = PlainAdapter(model.state_dict(), 64, 96)
+    vit = model.backbone
+    rope = vit.rope_embeddings(image())
+    hidden = vit.embeddings(image())
+
+    def tap_of(block: int, tokens: Tensor) -> Tensor:
+        nonlocal hidden
+        name = f"interactions.{block}.injector"
+        patches = plain.inject(name, hidden[:, 5:], tokens)
+        hidden = torch.cat([hidden[:, :5], patches], dim=1)
+        hidden = vit.model.layer[block](hidden, position_embeddings=rope)
+        tap: Tensor = vit.norm(hidden)[:, 5:]
+        return tap
+
+    assert_levels(model, plain(image(), tap_of))
+
+
+def test_points_start_on_rays_one_direction_a_head() -> None:
+    keys = tiny_models.adapter_keys()
+    del keys["model_type"]
+    model = ViTAdapterBackbone(ViTAdapterConfig(**keys))
+    attention = model.state_dict()
+    name = "interactions.2.extractor.attn.sampling_offsets"
+    # East, south, west, north; the second, third and fourth point go further.
+    steps = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    rays = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
+    expected = rays[:, None, :] * steps[None, :, None]
+    bias = attention[f"{name}.bias"].view(HEADS, POINTS, 2)
+    torch.testing.assert_close(bias, expected, rtol=0, atol=1e-6)
+    assert not attention[f"{name}.weight"].any()
+    assert float(attention["level_embed"].std()) == pytest.approx(1, abs=0.3)

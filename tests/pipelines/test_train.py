@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ import labelled_scenes
 import numpy as np
 import pytest
 import tiny_models
+import yaml
 from safetensors.torch import load_file
 
 from geoseg.config import convert
+from geoseg.errors import ConfigError, OutputError, TilingError
 from geoseg.inference import Predictor, PredictorConfig, TileInput
 from geoseg.models import find_model, load_model, read_spec
 from geoseg.pipelines.train import TrainConfig, run
@@ -96,3 +99,66 @@ def test_finished_run_writes_the_same_model_again(tmp_path: Path) -> None:
     folder = run(config, lambda *_: pytest.fail("trained again"))
     assert (folder / "model.safetensors").read_bytes() == first
     assert json.loads((folder / "config.json").read_text())["num_queries"] == 12
+
+
+def test_a_run_keeps_its_configuration_and_no_other_goes_on_with_it(
+    tmp_path: Path,
+) -> None:
+    config = configuration(tmp_path)
+    folder = run(config, lambda *_: None)
+    saved = yaml.safe_load((tmp_path / "out" / "run.yaml").read_text())
+    assert convert(saved, TrainConfig) == config
+    names = (folder / "config.json").read_text()
+    other = dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, classes=config.data.classes[::-1]),
+    )
+    with pytest.raises(ConfigError, match=r"data\.classes is .* was begun with"):
+        run(other, lambda *_: None)
+    assert (folder / "config.json").read_text() == names
+    # The data may have moved.
+    moved = tmp_path / "moved"
+    config.data.root.rename(moved)
+    data = dataclasses.replace(config.data, root=moved)
+    run(dataclasses.replace(config, data=data), lambda *_: None)
+
+
+def test_two_trainings_in_one_folder_are_refused(tmp_path: Path) -> None:
+    config = configuration(tmp_path)
+
+    def start_another(*_: object) -> None:
+        with pytest.raises(OutputError, match="another run writes to"):
+            run(config, lambda *_: None)
+
+    run(config, start_another)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tile_size": 100}, "tile size 100 .* use 96 or 112"),
+        ({"chips": {"size": 50}}, "tile size 50"),
+        ({"train": {"final_chip_size": 70}}, "tile size 70"),
+    ],
+)
+def test_sizes_that_hold_no_whole_patches_are_refused_before_training(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TilingError, match=message):
+        run(configuration(tmp_path, **changes), lambda *_: pytest.fail("trained"))
+    assert not (tmp_path / "out" / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scenes": ()}, "data.scenes"),
+        ({"mean": (0.1,)}, "data.mean"),
+        ({"resolution": 0.0}, "data.resolution"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(configuration(tmp_path).data, **change)

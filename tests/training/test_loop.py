@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import labelled_scenes
 import pytest
@@ -18,7 +19,13 @@ from geoseg.training.loop import LoopConfig, TrainingLoop
 from geoseg.training.losses import DenseMask2FormerLoss
 
 
-def make_loop(folder: Path, *, steps: int = 4, stop: int | None = None) -> TrainingLoop:
+def make_loop(
+    folder: Path,
+    *,
+    stop: int | None = None,
+    recipe: dict[str, object] | None = None,
+    **changes: Any,  # noqa: ANN401 (fields of LoopConfig)
+) -> TrainingLoop:
     """Build the loop of a very small model; it stops for good after `stop` steps."""
     torch.manual_seed(0)
     model = tiny_models.segmenter(
@@ -26,21 +33,21 @@ def make_loop(folder: Path, *, steps: int = 4, stop: int | None = None) -> Train
     )
     scene = LabelledScene("made", *labelled_scenes.draw(100, 90))
     chips = ChipSampler([scene], 3, ChipConfig(size=48))
-    config = LoopConfig(
-        steps=steps,
-        batch_size=2,
-        warmup_steps=2,
-        final_share=0.25,
-        final_chip_size=64,
-        final_batch_size=1,
-        log_every=1,
-    )
+    fields: dict[str, Any] = {
+        "steps": 4,
+        "batch_size": 2,
+        "warmup_steps": 2,
+        "final_share": 0.25,
+        "final_chip_size": 64,
+        "final_batch_size": 1,
+        "log_every": 1,
+    }
+    config = LoopConfig(**{**fields, **changes})
     loss: nn.Module = DenseMask2FormerLoss(32, 3, 2.0, 1.0)
     if stop is not None:
         loss = Stopping(loss, stop)
-    return TrainingLoop(
-        model, loss, chips, tiny_models.MEAN, tiny_models.STD, config, folder
-    )
+    mean, std = tiny_models.MEAN, tiny_models.STD
+    return TrainingLoop(model, loss, chips, mean, std, config, folder, recipe)
 
 
 class Stopping(nn.Module):
@@ -79,10 +86,10 @@ def assert_same(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
 def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path) -> None:
     straight = make_loop(tmp_path / "straight")
     wanted = straight.run(ignore).state_dict()
-    first = make_loop(tmp_path / "stopped", stop=2)
+    # Killed without a word: only what was saved on the way is there.
+    first = make_loop(tmp_path / "stopped", stop=2, checkpoint_seconds=0)
     with pytest.raises(KeyboardInterrupt):
         first.run(ignore)
-    first.save()
     second = make_loop(tmp_path / "stopped")
     assert second.step == 2
     assert_same(second.run(ignore).state_dict(), wanted)
@@ -91,16 +98,95 @@ def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path) -> 
     assert steps_logged(tmp_path / "stopped") == [1, 2, 3, 4]
 
 
-def test_weights_change_and_the_average_follows(tmp_path: Path) -> None:
-    loop = make_loop(tmp_path)
-    before = {k: v.clone() for k, v in loop.model.state_dict().items()}
-    average = loop.run(ignore)
+def test_the_average_follows_weights_and_norms_step_by_step(tmp_path: Path) -> None:
+    loop = make_loop(tmp_path, steps=3, ema_decay=0.15)
+    expected = {k: v.clone().double() for k, v in loop.model.state_dict().items()}
+    seen: list[dict[str, Tensor]] = []
+
+    def follow(*_: object) -> None:
+        state = {k: v.clone().double() for k, v in loop.model.state_dict().items()}
+        # Short at first: 1/10, then the 0.15 asked for, below 2/11 and 3/12.
+        decay = 0.1 if not seen else 0.15
+        for name, value in expected.items():
+            expected[name] = decay * value + (1 - decay) * state[name]
+        seen.append(state)
+
+    average = loop.run(follow)
+    assert len(seen) == 3
     assert not average.training
-    name = "class_predictor.weight"
-    trained, averaged = loop.model.state_dict()[name], average.state_dict()[name]
-    assert not torch.equal(trained, before[name])
-    assert not torch.equal(averaged, before[name])
-    assert not torch.equal(averaged, trained)
+    norms = "model.pixel_level_module.encoder.norm1"
+    for name in (
+        "class_predictor.weight",
+        "class_predictor.bias",
+        f"{norms}.running_mean",
+        f"{norms}.running_var",
+    ):
+        found = average.state_dict()[name].double()
+        assert not torch.equal(seen[0][name], seen[2][name])
+        torch.testing.assert_close(found, expected[name], rtol=1e-4, atol=1e-6)
+
+
+def test_the_model_sees_what_it_will_see_in_production(tmp_path: Path) -> None:
+    loop = make_loop(tmp_path, steps=1, final_share=0)
+    images, _ = loop.sampler.batch(0, 0, 2, 48)
+    seen: list[Tensor] = []
+    loop.model.register_forward_pre_hook(
+        lambda _, __, named: seen.append(named["pixel_values"]), with_kwargs=True
+    )
+    loop.run(ignore)
+    mean = torch.tensor(tiny_models.MEAN).view(1, 3, 1, 1)
+    std = torch.tensor(tiny_models.STD).view(1, 3, 1, 1)
+    torch.testing.assert_close(seen[0], (images - mean) / std)
+
+
+def test_matrices_decay_and_vectors_do_not(tmp_path: Path) -> None:
+    loop = make_loop(tmp_path, weight_decay=0.25)
+    decayed, free = loop.optimizer.param_groups
+    assert decayed["weight_decay"] == 0.25
+    assert free["weight_decay"] == 0
+    assert {p.ndim > 1 for p in decayed["params"]} == {True}
+    assert {p.ndim > 1 for p in free["params"]} == {False}
+    trained = [*loop.model.parameters(), *loop.loss.parameters()]
+    assert len(decayed["params"]) + len(free["params"]) == len(trained)
+
+
+def test_gradients_are_clipped(tmp_path: Path) -> None:
+    loop = make_loop(tmp_path, steps=1, clip_norm=1e-3)
+    loop.run(ignore)
+    grads = [p.grad for g in loop.optimizer.param_groups for p in g["params"]]
+    norm = torch.stack([grad.norm() for grad in grads if grad is not None]).norm()
+    assert float(norm) == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_another_recipe_does_not_go_on_with_a_run(tmp_path: Path) -> None:
+    begun: dict[str, object] = {"train.seed": 0, "data.scenes": ["a", "b"]}
+    make_loop(tmp_path, recipe=begun).save()
+    whole = (tmp_path / "checkpoint.pt").read_bytes()
+    make_loop(tmp_path, recipe={"train.seed": 0, "data.scenes": ("a", "b")})
+    with pytest.raises(ConfigError, match=r"train\.seed is 1, and .* with 0; give"):
+        make_loop(tmp_path, recipe={**begun, "train.seed": 1})
+    with pytest.raises(ConfigError, match=r"data\.scenes is None"):
+        make_loop(tmp_path, recipe={"train.seed": 0})
+    assert (tmp_path / "checkpoint.pt").read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("steps", 0),
+        ("batch_size", 0),
+        ("log_every", 0),
+        ("final_chip_size", 0),
+        ("learning_rate", 0.0),
+        ("clip_norm", -1.0),
+        ("ema_decay", 1.5),
+        ("final_share", -0.1),
+    ],
+)
+def test_numbers_that_make_no_training_are_refused(field: str, value: float) -> None:
+    fields: dict[str, Any] = {field: value}
+    with pytest.raises(ConfigError, match=f"train.{field} is {value}; use"):
+        LoopConfig(**fields)
 
 
 def test_finished_run_trains_no_more(tmp_path: Path) -> None:

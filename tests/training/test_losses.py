@@ -38,6 +38,20 @@ def test_terms_add_up_with_their_weights() -> None:
     torch.testing.assert_close(terms["total"], total)
 
 
+def test_the_set_loss_counts_once_however_many_layers() -> None:
+    labels = torch.randint(0, 4, (2, 64, 64))
+    model = tiny_models.segmenter().eval()
+    masks, classes = mask_targets(labels)
+    torch.manual_seed(0)
+    terms = loss()(model, pixels(), labels)
+    torch.manual_seed(0)
+    loss()  # draws what the module above drew
+    output = model(pixel_values=pixels(), mask_labels=masks, class_labels=classes)
+    layers = model.config.decoder_layers
+    assert layers > 1
+    torch.testing.assert_close(terms["set"], output.loss.squeeze() / layers)
+
+
 def test_pixel_term_is_the_likelihood_of_what_inference_uses() -> None:
     labels = torch.randint(0, 4, (2, 64, 64))
     labels[:, :32] = IGNORE
