@@ -10,30 +10,32 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
+from dask.system import CPU_COUNT
 from distributed import Client, WorkerPlugin, get_worker
 from distributed.comm.core import connect as connect_to
-from distributed.deploy.spec import SpecCluster
-from distributed.deploy.subprocess import SubprocessScheduler, SubprocessWorker
 from distributed.protocol.pickle import dumps
+from distributed.system import MEMORY_LIMIT
 
+from geoseg._processes import local_cluster
 from geoseg.errors import ClusterError, ConfigError
 
 if TYPE_CHECKING:
     from geoseg.inference import Predictor, PredictorConfig
-
-logger = logging.getLogger(__name__)
 
 RESOURCE = "predict"
 """What a worker offers once and each prediction takes: one model runs at a time."""
 
 WORKER_BYTES = 2 << 30
 """Memory set aside for a local worker beside its model: libraries, a band, a part."""
+
+_GOODBYE = 5.0
+"""Seconds that a scheduler has to answer when its client leaves."""
 
 _LOGGING = "DASK_LOGGING__DISTRIBUTED"
 """Environment variable of the log level of distributed."""
@@ -186,8 +188,10 @@ def default_workers(model: PredictorConfig, model_bytes: int) -> int:
         import torch
 
         return 1 if ":" in model.device else torch.cuda.device_count()
-    cores = (os.cpu_count() or 1) // model.torch_threads
-    room = psutil.virtual_memory().available // (WORKER_BYTES + 3 * model_bytes)
+    # dask's counts: they know of containers and of cores set aside.
+    cores = CPU_COUNT // model.torch_threads
+    free = min(psutil.virtual_memory().available, MEMORY_LIMIT)
+    room = free // (WORKER_BYTES + 3 * model_bytes)
     return max(1, min(cores, room))
 
 
@@ -201,7 +205,8 @@ def _given(config: ClusterConfig) -> Iterator[Any]:
             f"scheduler {config.scheduler} did not answer within {config.timeout:g} s; "
             "check the address, and that `dask scheduler` runs there"
         ) from error
-    with client:
+    with ExitStack() as ending:
+        ending.callback(_leave, client)
         _wait_for_worker(
             client,
             config,
@@ -209,6 +214,18 @@ def _given(config: ClusterConfig) -> Iterator[Any]:
             f"worker {config.scheduler} --nthreads {config.threads}`",
         )
         yield client
+
+
+def _leave(client: Any) -> None:  # noqa: ANN401 (distributed is untyped)
+    """Close a client; its scheduler may be gone, and not answer the good-bye."""
+    log = logging.getLogger("distributed.client")
+    level = log.level
+    # It would print the tracebacks of its own attempts to come back.
+    log.setLevel(logging.CRITICAL)
+    try:
+        client.close(timeout=_GOODBYE)
+    finally:
+        log.setLevel(level)
 
 
 def _knock(address: str, timeout: float) -> None:
@@ -228,86 +245,26 @@ def _knock(address: str, timeout: float) -> None:
 def _local(config: ClusterConfig, model: PredictorConfig, parts: int) -> Iterator[Any]:
     workers = config.workers or default_workers(model, _folder_bytes(model.folder))
     late = f"within {config.timeout:g} s; raise cluster.timeout on a busy machine"
-    with tempfile.TemporaryDirectory(
-        prefix="geoseg-", ignore_cleanup_errors=True
-    ) as scratch:
+    with (
+        tempfile.TemporaryDirectory(
+            prefix="geoseg-", ignore_cleanup_errors=True
+        ) as scratch,
+        ExitStack() as ending,
+    ):
+        number = max(1, min(workers, parts))
         try:
             with _child_environment():
-                cluster = _subprocesses(max(1, min(workers, parts)), config, scratch)
+                address = ending.enter_context(
+                    local_cluster(number, config.threads, config.timeout, Path(scratch))
+                )
+            client = Client(address, timeout=config.timeout, set_as_default=False)
         except (OSError, RuntimeError) as error:
             raise ClusterError(
                 f"a local cluster did not start {late} ({error})"
             ) from error
-        with cluster, Client(cluster, set_as_default=False) as client:
-            _wait_for_worker(client, config, f"no local worker started {late}")
-            yield client
-
-
-def _subprocesses(workers: int, config: ClusterConfig, scratch: str) -> Any:  # noqa: ANN401 (distributed is untyped)
-    """Start scheduler and workers as processes of their own.
-
-    Rather than spawned processes: a user's script needs no `if __name__ == "__main__"`
-    guard, and the scheduler is no thread of the client.
-    """
-    host = {"host": "127.0.0.1"}
-    scheduler = {
-        **host,
-        "port": 0,
-        "dashboard": False,
-        "dashboard_address": None,
-        # A client that was killed leaves no processes behind for long.
-        "idle_timeout": "10 minutes",
-        "scheduler_file": str(Path(scratch) / "scheduler.json"),
-    }
-    worker = {
-        **host,
-        "nthreads": config.threads,
-        # Bands are bounded by design; spilling them to disk would only slow them.
-        "memory_limit": 0,
-        "death_timeout": max(60.0, config.timeout),
-        "local_directory": scratch,
-    }
-    return SpecCluster(
-        scheduler={
-            "cls": _DrainedScheduler,
-            "options": {"scheduler_kwargs": scheduler, "timeout": config.timeout},
-        },
-        workers={
-            index: {
-                "cls": SubprocessWorker,
-                "options": {"worker_kwargs": {**worker, "name": index}},
-            }
-            for index in range(workers)
-        },
-        name="geoseg",
-        # Its own start is no news to scripts, whose logging shows INFO of distributed.
-        silence_logs=logging.WARNING,
-    )
-
-
-class _DrainedScheduler(SubprocessScheduler):
-    """A scheduler process whose stderr is read while it runs.
-
-    Distributed leaves the pipe alone until the end: once full, after 64 kB of messages,
-    it would block the scheduler, and the run with it, for ever.
-    """
-
-    async def _start(self) -> None:
-        await super()._start()  # type: ignore[no-untyped-call]
-        self._draining = asyncio.create_task(self._drain())
-
-    async def _drain(self) -> None:
-        assert self.process is not None
-        assert self.process.stderr is not None
-        while text := await self.process.stderr.read(1 << 16):
-            logger.debug("scheduler: %s", text.decode(errors="replace").rstrip())
-
-    async def close(self) -> None:
-        # Two readers of one pipe are refused, and closing reads the rest.
-        self._draining.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._draining
-        await super().close()
+        ending.callback(_leave, client)
+        _wait_for_worker(client, config, f"no local worker started {late}")
+        yield client
 
 
 def _wait_for_worker(client: Any, config: ClusterConfig, message: str) -> None:  # noqa: ANN401

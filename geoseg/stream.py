@@ -34,6 +34,11 @@ logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 Result = TypeVar("Result")
 
+LOST = (
+    "the connection to the scheduler was lost; start the run again, finished parts "
+    "are kept"
+)
+
 TRIES = 3
 """Times that a task is tried before its scene fails."""
 
@@ -166,7 +171,10 @@ class _Workers:
         if now - self._asked < 1:
             return self._number
         self._asked = now
-        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        try:
+            workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        except OSError as error:
+            raise ClusterError(LOST) from error
         self._number = sum(RESOURCE in worker["resources"] for worker in workers)
         if self._number:
             self._seen = now
@@ -240,6 +248,8 @@ class SceneStream:
     def _await_event(self) -> None:
         """Wait for a task to end; without workers none would, for ever."""
         while not self._queue.has_ready():
+            if self._client.status != "running":
+                raise ClusterError(LOST)  # Asking it anything would wait for 30 s.
             self._workers.count()
             with self._queue.thread_condition:
                 self._queue.thread_condition.wait(timeout=0.1)
@@ -334,10 +344,7 @@ class SceneStream:
     ) -> SceneResult | SceneFailure | None:
         del run.waiting[future.key]
         if future.status in ("cancelled", "lost"):
-            raise ClusterError(
-                "the connection to the scheduler was lost; start the run again, "
-                "finished parts are kept"
-            )
+            raise ClusterError(LOST)
         if future.status != "finished":
             return self._fail(run, future.exception())
         if kind == "predict" and future.type is not TaskFailure:

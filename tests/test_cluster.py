@@ -17,6 +17,7 @@ from distributed import Client, LocalCluster
 from running import configuration, predictor_config
 from stubs import save_stub
 
+from geoseg import cluster
 from geoseg.cluster import (
     RESOURCE,
     ClusterConfig,
@@ -199,7 +200,8 @@ def test_workers_follow_cores_and_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = stub_config(tmp_path / "model")
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(cluster, "CPU_COUNT", 8)
+    monkeypatch.setattr(cluster, "MEMORY_LIMIT", 1 << 40)
 
     def workers(gib: float, model_gib: float = 0) -> int:
         memory = psutil.virtual_memory()._replace(available=int(gib * 2**30))
@@ -210,6 +212,9 @@ def test_workers_follow_cores_and_memory(
     assert workers(gib=6.5) == 3
     assert workers(gib=10, model_gib=1) == 2
     assert workers(gib=0.5) == 1
+    # A container allows less than the machine has.
+    monkeypatch.setattr(cluster, "MEMORY_LIMIT", 5 << 30)
+    assert workers(gib=100) == 2
 
 
 @pytest.mark.slow

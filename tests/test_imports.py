@@ -29,6 +29,8 @@ LAYERS = {
     "data": 3,
     "identity": 4,
     "graph": 4,
+    "_lifeline": 4,
+    "_processes": 4,
     "cluster": 4,
     "finish": 4,
     "stream": 4,

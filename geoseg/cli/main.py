@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import errno
 import re
+import signal
+import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from signal import SIGHUP, SIGTERM
+from types import FrameType
 from typing import Any, NoReturn
 
 import click
@@ -25,7 +31,7 @@ Exit codes:
   0    all is whole
   1    some scenes failed, or there is no cluster
   2    the call is wrong and nothing was started
-  130  interrupted
+  130  interrupted (128 + the signal's number)
 """
 
 
@@ -42,9 +48,19 @@ class Failure(click.ClickException):
 
 
 class Interruption(click.ClickException):
-    """Ctrl-C; shells expect 128 + the signal's number."""
+    """Ctrl-C or a signal to end; shells expect 128 + the signal's number."""
 
-    exit_code = 130
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number  # type: ignore[misc]  # the instance's own
+
+
+class Terminated(KeyboardInterrupt):
+    """A signal to end, from `kill`, `timeout` or a batch system."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 class Commands(click.Group):
@@ -53,7 +69,8 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 (click's own signature)
         """Run the command that was named."""
         try:
-            return super().invoke(ctx)
+            with _ended_by_signals():
+                return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except BaseException as error:
@@ -62,9 +79,11 @@ class Commands(click.Group):
 
 def _end(error: BaseException, ctx: click.Context) -> NoReturn:
     """Turn any error into one line and its exit code."""
-    if _is_interruption(error):
+    interruption = _interruption(error)
+    if interruption is not None:
         hint = ctx.meta.get(INTERRUPTED, "")
-        raise Interruption(f"interrupted{hint}") from error
+        number = getattr(interruption, "number", signal.SIGINT)
+        raise Interruption(f"interrupted{hint}", number) from error
     if not isinstance(error, Exception):
         raise error
     if isinstance(error, GeosegError):
@@ -75,17 +94,35 @@ def _end(error: BaseException, ctx: click.Context) -> NoReturn:
     _unexpected(error, ctx)
 
 
-def _is_interruption(error: BaseException | None) -> bool:
-    """Tell Ctrl-C, also where closing down failed because of it."""
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """End as after Ctrl-C, with workers closed, when the system asks for it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Only there can signals be handled.
+        return
+
+    def end(number: int, _: FrameType | None) -> None:
+        raise Terminated(number)
+
+    before = {number: signal.signal(number, end) for number in (SIGTERM, SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interruption(error: BaseException | None) -> KeyboardInterrupt | None:
+    """Find Ctrl-C, also where closing down failed because of it."""
     found, seen = [error], set[int]()
     while found:
         one = found.pop()
         if isinstance(one, KeyboardInterrupt):
-            return True
+            return one
         if one is not None and id(one) not in seen:
             seen.add(id(one))
             found += [one.__cause__, one.__context__]
-    return False
+    return None
 
 
 def _unexpected(error: Exception, ctx: click.Context) -> NoReturn:

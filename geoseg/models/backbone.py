@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from contextlib import nullcontext
-from typing import Any, Self, cast
+from typing import Any, Self, TypeGuard, cast
 
 import torch
 import torch.nn.functional as F
@@ -109,15 +109,14 @@ class ViTAdapterBackbone(BackboneMixin, PreTrainedModel):
             init.normal_(module.weight, mean=0.0, std=math.sqrt(2.0 / fan_out))
             if module.bias is not None:
                 init.zeros_(module.bias)
-        elif isinstance(module, ViTAdapterBackbone):
-            init.normal_(module.level_embed)
-            # From here, after their layers: transformers passes over modules without
-            # parameters of their own in models that are not its own.
-            for attention in module.modules():
-                if isinstance(attention, MSDeformAttn):
-                    _init_attention(attention)
         elif isinstance(module, Injector):
             init.zeros_(module.gamma)
+        elif module is self:
+            init.normal_(self.level_embed)
+            # From here, after their layers: transformers passes over modules without
+            # parameters of their own in models that are not its own.
+            for attention in filter(_is_attention, self.modules()):
+                _init_attention(attention)
 
     def forward(  # type: ignore[override]
         self, pixel_values: Tensor, **_: object
@@ -208,6 +207,10 @@ class ViTAdapterBackbone(BackboneMixin, PreTrainedModel):
         # of 16 only stride 32 is rounded up, with patches of 14 this one is as well.
         raised = self.up(levels[0])[..., : c1.shape[2], : c1.shape[3]]
         return [raised + c1, *levels]
+
+
+def _is_attention(module: nn.Module) -> TypeGuard[MSDeformAttn]:
+    return isinstance(module, MSDeformAttn)
 
 
 def _init_attention(module: MSDeformAttn) -> None:

@@ -68,7 +68,7 @@ def test_help_lists_every_command_and_the_exit_codes() -> None:
     text = help_of()
     for command in COMMANDS:
         assert f"\n  {command} " in text
-    assert "\n    130  interrupted" in text
+    assert "\n    130  interrupted (128" in text
 
 
 @pytest.mark.parametrize(
