@@ -369,6 +369,10 @@ class SceneStream:
         self, run: _SceneRun, error: BaseException | TaskFailure
     ) -> SceneFailure | None:
         """Forget the scene's other tasks; its finished parts stay for a later run."""
+        if self._client.status != "running":
+            raise ClusterError(
+                LOST
+            )  # Then no task has an answer, and none is to blame.
         for key in run.waiting:
             self._tasks.pop(key, None)
         if self._filling is run:

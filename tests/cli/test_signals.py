@@ -92,7 +92,7 @@ def test_a_run_ends_at_once_with_one_line_and_leaves_no_process(
     assert "Traceback" not in errors
     if said:
         [line] = [line for line in errors.splitlines() if line.startswith("Error")]
-        assert line.startswith(said)
+        assert line.startswith(said), errors
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
     assert not (tmp_path / "out" / "scene").exists()
