@@ -9,8 +9,8 @@ import os
 import re
 import shutil
 import unicodedata
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,14 @@ SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2")
 WORK = ".geoseg"
 """Folder of parts in the run directory, and of what later calls must know."""
 
+ROOT_FILE = "root"
+"""File in it that holds the root of the scene ids."""
+
 RUN_FILES = ("run.yaml", "model.json", "report.json", "report.html", "collection.json")
 """Files of the run itself."""
 
 _RESERVED = {*RUN_FILES, CLASSES, f"{CLASSES}.aux.xml", CONFIDENCE, SEGMENTS, ITEM}
+_RESERVED |= {"preview.png"}
 # ^ No folder may take the name of a file beside it.
 
 
@@ -73,10 +77,13 @@ def find_scenes(
     folders = []
     for entry in scenes:
         path = Path(entry)
-        if path.is_dir():
-            folders.append(path.resolve())
-        for found in _expand(path):
-            files[found] = None
+        try:
+            if path.is_dir():
+                folders.append(path.resolve())
+            for found in _expand(path):
+                files[found] = None
+        except OSError as error:  # A name too long, a folder that cannot be listed.
+            raise UsageError(f"{path}: {error.strerror}; check the path") from error
     base = _root(list(files), folders, root)
     named = [SceneFile(path, _scene_id(path, base)) for path in files]
     owners: dict[str, Path] = {}
@@ -107,31 +114,32 @@ class RunDirectory:
     def __init__(self, path: Path, root: Path, *, overwrite: bool) -> None:
         self.path = path
         self.overwrite = overwrite
-        self._check(root)
-        try:
+        self._root = root
+        with _written(path):
+            self._check(root)
             (path / WORK).mkdir(parents=True, exist_ok=True)
-            with atomic_path(path / WORK / "root") as temporary:
-                # Bytes: names on disk need not be UTF-8.
-                temporary.write_bytes(os.fsencode(root))
-        except OSError as error:
-            raise OutputError(
-                f"{path} cannot be written ({error.strerror}); choose another -o or "
-                "change its permissions"
-            ) from error
 
     @staticmethod
     def recorded_root(path: Path) -> Path | None:
         """Root that an earlier call gave its ids by, if OUT has one."""
-        record = path / WORK / "root"
-        return Path(os.fsdecode(record.read_bytes())) if record.is_file() else None
+        record = path / WORK / ROOT_FILE
+        with _written(path):
+            return Path(os.fsdecode(record.read_bytes())) if record.is_file() else None
 
-    def locked(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def locked(self) -> Iterator[None]:
         """Keep other runs out: each would delete and write the files of the other.
 
         Raises:
-            OutputError: Another run has the folder.
+            OutputError: Another run has the folder, or it cannot be written.
         """
-        return exclusive(self.path / WORK / "lock", self.path)
+        with ExitStack() as held:
+            with _written(self.path):
+                held.enter_context(exclusive(self.path / WORK / "lock", self.path))
+                with atomic_path(self.path / WORK / ROOT_FILE) as temporary:
+                    # Bytes: names on disk need not be UTF-8.
+                    temporary.write_bytes(os.fsencode(self._root))
+            yield
 
     def scene_folder(self, scene_id: str) -> Path:
         """Folder of a scene's outputs."""
@@ -186,11 +194,26 @@ class RunDirectory:
                     f"pass --root {known}, or choose another -o"
                 )
             return
-        if not self.overwrite and self.path.is_dir() and any(self.path.iterdir()):
+        # A call that ended before it had a scene leaves a work folder only.
+        begun = {self.path / WORK}
+        foreign = self.path.is_dir() and set(self.path.iterdir()) - begun
+        if foreign and not self.overwrite:
             raise OutputError(
                 f"{self.path} exists and was not made by geoseg; choose another -o, or "
                 "pass --overwrite to write into it"
             )
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """Turn what the system says of a run directory into one line."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written ({error.strerror}); choose another -o or change "
+            "its permissions"
+        ) from error
 
 
 def scene_key(
@@ -222,14 +245,12 @@ def _expand(path: Path) -> list[Path]:
     # Folders are resolved, files are not: a link in an archive has the archive's name.
     if path.is_dir():
         folder = path.resolve()
-        # OUT may lie in the archive: its masks are no scenes.
-        runs = [root.parents[1] for root in folder.rglob(f"{WORK}/root")]
         found = [
             file
             for file in sorted(folder.rglob("*"))
             if file.suffix.lower() in SUFFIXES
             and file.is_file()
-            and not any(file.is_relative_to(run) for run in runs)
+            and not _is_result(file)
         ]
         if not found:
             raise UsageError(f"{path} holds no scene ({', '.join(SUFFIXES)})")
@@ -238,6 +259,7 @@ def _expand(path: Path) -> list[Path]:
         return [_located(path)]
     matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 (absolute)
     files = [_located(Path(match)) for match in matches if Path(match).is_file()]
+    files = [file for file in files if not _is_result(file)]
     if not files:
         raise UsageError(
             f"{path} matches folders only; name files, as in {path}/*.tif"
@@ -245,6 +267,13 @@ def _expand(path: Path) -> list[Path]:
             else f"{path} does not exist; check the path"
         )
     return files
+
+
+def _is_result(file: Path) -> bool:
+    """Tell a mask from a scene: OUT may lie in the archive, or be the archive."""
+    if file.name not in (CLASSES, CONFIDENCE) and WORK not in file.parts:
+        return False
+    return any((folder / WORK / ROOT_FILE).is_file() for folder in file.parents)
 
 
 def _located(file: Path) -> Path:

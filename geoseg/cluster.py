@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -30,6 +32,12 @@ if TYPE_CHECKING:
 
 RESOURCE = "predict"
 """What a worker offers once and each prediction takes: one model runs at a time."""
+
+LOST = (
+    "the connection to the scheduler was lost; start the run again, finished parts "
+    "are kept"
+)
+"""Said when nothing more can be asked of the scheduler."""
 
 WORKER_BYTES = 2 << 30
 """Memory set aside for a local worker beside its model: libraries, a band, a part."""
@@ -180,6 +188,41 @@ def connect(config: ClusterConfig, model: PredictorConfig, parts: int) -> Iterat
                 "install the same version of geoseg there"
             ) from error
         yield client
+
+
+class WorkerCount:
+    """Counts the workers of a cluster, which join late, die, and are started again.
+
+    Only those that offer the model count: no others will ever take a prediction.
+    """
+
+    def __init__(self, client: Any, timeout: float) -> None:  # noqa: ANN401
+        self._client, self._timeout = client, timeout
+        self._number, self._asked, self._seen = 0, -math.inf, time.monotonic()
+
+    def count(self) -> int:
+        """Number of workers with the model, at most a second old.
+
+        Raises:
+            ClusterError: For the whole timeout there was none.
+        """
+        now = time.monotonic()
+        if now - self._asked < 1:
+            return self._number
+        self._asked = now
+        try:
+            workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        except OSError as error:
+            raise ClusterError(LOST) from error
+        self._number = sum(RESOURCE in worker["resources"] for worker in workers)
+        if self._number:
+            self._seen = now
+        elif now - self._seen > self._timeout:
+            left = "no worker has the model" if workers else "all workers are gone"
+            raise ClusterError(
+                f"{left}; finished parts are kept, the same call goes on"
+            )
+        return self._number
 
 
 def default_workers(model: PredictorConfig, model_bytes: int) -> int:

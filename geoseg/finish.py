@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,6 @@ from geoseg.io.cog import ScratchRaster, write_cog
 from geoseg.io.stac import write_item
 from geoseg.io.vector import write_segments
 from geoseg.vectorize import PolygonBatch, TracedPart, join_open
-
-logger = logging.getLogger(__name__)
 
 CLASSES, CONFIDENCE = "classes.tif", "confidence.tif"
 SEGMENTS, ITEM = "segments.gpkg", "item.json"

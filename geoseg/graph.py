@@ -174,6 +174,7 @@ def blend_band(job: SceneJob, index: int, bands: Sequence[BandLogits]) -> PartRe
     Raises:
         BlendingError: A model's logits are not finite, or not one a class; names the
             scene and the tile.
+        SceneError: The disk is full, or the part cannot be written.
     """
     band = job.bands[index]
     own = next(logits for logits in bands if logits.index == index)
@@ -192,7 +193,13 @@ def blend_band(job: SceneJob, index: int, bands: Sequence[BandLogits]) -> PartRe
         tiles=sum(len(job.bands[number]) for number in counted),
         skipped=sum(logits.skipped for logits in bands if logits.index in counted),
     )
-    _write_part(job, band, mask, confidence, record)
+    try:
+        _write_part(job, band, mask, confidence, record)
+    except OSError as error:
+        raise SceneError(
+            f"parts of {job.scene_id} cannot be written to {job.work}: "
+            f"{error.strerror or error}; free some space or choose another -o"
+        ) from error
     return record
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
 import secrets
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 from distributed import as_completed
 from distributed.scheduler import KilledWorker
 
-from geoseg.cluster import RESOURCE, worker_predictor
+from geoseg.cluster import LOST, RESOURCE, WorkerCount, worker_predictor
 from geoseg.errors import ClusterError, GeosegError, SceneError
 from geoseg.finish import SceneResult, finish_scene, read_result
 from geoseg.graph import (
@@ -33,11 +31,6 @@ logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
-
-LOST = (
-    "the connection to the scheduler was lost; start the run again, finished parts "
-    "are kept"
-)
 
 TRIES = 3
 """Times that a task is tried before its scene fails."""
@@ -151,41 +144,6 @@ class _SceneRun:
         return self.next_band == len(self.job.bands)
 
 
-class _Workers:
-    """Counts the workers of a cluster, which join late, die, and are started again.
-
-    Only those that offer the model count: no others will ever take a prediction.
-    """
-
-    def __init__(self, client: Any, timeout: float) -> None:  # noqa: ANN401
-        self._client, self._timeout = client, timeout
-        self._number, self._asked, self._seen = 0, -math.inf, time.monotonic()
-
-    def count(self) -> int:
-        """Number of workers with the model, at most a second old.
-
-        Raises:
-            ClusterError: For the whole timeout there was none.
-        """
-        now = time.monotonic()
-        if now - self._asked < 1:
-            return self._number
-        self._asked = now
-        try:
-            workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
-        except OSError as error:
-            raise ClusterError(LOST) from error
-        self._number = sum(RESOURCE in worker["resources"] for worker in workers)
-        if self._number:
-            self._seen = now
-        elif now - self._seen > self._timeout:
-            left = "no worker has the model" if workers else "all workers are gone"
-            raise ClusterError(
-                f"{left}; finished parts are kept, the same call goes on"
-            )
-        return self._number
-
-
 class SceneStream:
     """Runs jobs on a client; yields each scene's result as it is finished.
 
@@ -217,7 +175,7 @@ class SceneStream:
         self._jobs = jobs
         self._tiles_done = tiles_done
         self._in_flight = in_flight
-        self._workers = _Workers(client, timeout)
+        self._workers = WorkerCount(client, timeout)
         self._queue = as_completed(loop=client.loop, with_results=False)
         self._tasks: dict[str, tuple[_SceneRun, str, int]] = {}
         self._filling: _SceneRun | None = None

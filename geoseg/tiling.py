@@ -32,6 +32,16 @@ def tile_origins(length: int, tile_size: int, stride: int) -> tuple[int, ...]:
     return (*range(0, last, stride), last)
 
 
+def count_tiles(region: Window, tile_size: int, stride: int) -> int:
+    """Bound the tiles that touch a region, without making a list of them."""
+
+    def along(length: int) -> int:
+        # One more at each end may reach in; the last one may be pulled inward.
+        return -(-(length + tile_size) // stride) + 1
+
+    return along(region.height) * along(region.width)
+
+
 def default_stride(tile_size: int, patch_size: int) -> int:
     """Return the stride used when none is asked for, pixels.
 

@@ -58,13 +58,45 @@ def test_a_link_in_an_archive_is_named_for_the_link(tmp_path: Path) -> None:
     assert find_scenes([tmp_path / "again"])[1] == tmp_path / "archive"
 
 
-def test_outputs_inside_the_archive_are_no_scenes(tmp_path: Path) -> None:
-    touch(tmp_path / "1.tif")
-    RunDirectory(tmp_path / "out", tmp_path, overwrite=False)
-    touch(
-        tmp_path / "out" / "1" / "classes.tif", tmp_path / "out" / ".geoseg" / "x.tif"
-    )
-    assert ids(find_scenes([tmp_path])[0]) == ["1"]
+@pytest.mark.parametrize("out", ["out", "."])
+def test_outputs_inside_the_archive_are_no_scenes(tmp_path: Path, out: str) -> None:
+    touch(tmp_path / "1.tif", tmp_path / "other" / "classes.tif")
+    if out == ".":  # There it is a result by its name.
+        (tmp_path / "other" / "classes.tif").unlink()
+    run = tmp_path / out
+    record(run, tmp_path, overwrite=True)
+    touch(run / "1" / "classes.tif", run / "1" / "confidence.tif")
+    touch(run / ".geoseg" / "parts" / "x.tif")
+    # Ids never take the name of a result.
+    expected = ["1"] if out == "." else ["1", "other/classes"]
+    assert ids(find_scenes([tmp_path])[0]) == expected
+    assert ids(find_scenes([f"{tmp_path}/**/*.tif"])[0]) == expected
+
+
+def record(path: Path, root: Path, *, overwrite: bool = False) -> None:
+    """Begin a run and end it at once."""
+    with RunDirectory(path, root, overwrite=overwrite).locked():
+        pass
+
+
+def test_a_run_that_is_refused_changes_nothing_of_the_one_that_goes_on(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "out"
+    with RunDirectory(out, tmp_path, overwrite=False).locked():
+        other = RunDirectory(out, tmp_path / "below", overwrite=True)
+        with pytest.raises(OutputError, match="another run writes to"), other.locked():
+            pass
+        assert RunDirectory.recorded_root(out) == tmp_path
+
+
+def test_names_that_no_disk_takes_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot be written"):
+        RunDirectory(tmp_path / ("x" * 300), tmp_path, overwrite=False)
+    with pytest.raises(OutputError, match="cannot be written"):
+        RunDirectory.recorded_root(tmp_path / ("x" * 300))
+    with pytest.raises(UsageError, match="too long"):
+        find_scenes([tmp_path / ("x" * 300)])
 
 
 @pytest.mark.parametrize(
@@ -120,7 +152,9 @@ def test_no_name_leaves_the_run_directory_or_takes_a_place_in_it(
 ) -> None:
     root = Path("/archive")
     # No file is needed: `find_scenes` asks the disk only what a path is.
-    path = root.joinpath(*(f"{name}.d" if name == ".." else name for name in names))
+    path = root.joinpath(
+        *(f"{name}.d" if name in (".", "..") else name for name in names)
+    )
     scene_id = archive._scene_id(path.with_name(f"{path.name}.tif"), root)
     out = Path("/out")
     folder = RunDirectory.scene_folder(_directory(out), scene_id)
@@ -151,18 +185,20 @@ def test_a_run_directory_must_be_new_or_of_geoseg(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot be written"):
         RunDirectory(tmp_path / "file" / "below", tmp_path, overwrite=False)
     assert not (foreign / ".geoseg").exists()
-    RunDirectory(foreign, tmp_path, overwrite=True)
+    record(foreign, tmp_path, overwrite=True)
     RunDirectory(foreign, tmp_path, overwrite=False)
     (tmp_path / "empty").mkdir()
+    RunDirectory(tmp_path / "empty", tmp_path, overwrite=False)
+    # Again: the first one ended before its run began.
     RunDirectory(tmp_path / "empty", tmp_path, overwrite=False)
 
 
 def test_another_root_is_refused(tmp_path: Path) -> None:
-    RunDirectory(tmp_path / "out", tmp_path, overwrite=False)
+    record(tmp_path / "out", tmp_path)
     assert RunDirectory.recorded_root(tmp_path / "out") == tmp_path
     with pytest.raises(OutputError, match=r"--root .*choose another -o"):
         RunDirectory(tmp_path / "out", tmp_path / "below", overwrite=False)
-    RunDirectory(tmp_path / "out", tmp_path / "below", overwrite=True)
+    record(tmp_path / "out", tmp_path / "below", overwrite=True)
     assert RunDirectory.recorded_root(tmp_path / "out") == tmp_path / "below"
 
 

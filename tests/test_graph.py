@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 import tracemalloc
 from collections.abc import Iterator, Sequence
@@ -265,6 +267,21 @@ def test_a_model_that_gives_nan_is_named_with_scene_and_tile(tmp_path: Path) -> 
     with pytest.raises(BlendingError, match=r"scene north: .*tile \(1, 1\)"):
         run_scene(job, load_predictor(model))
     assert not Path(job.out).exists()
+
+
+def test_a_full_disk_is_told_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = write_raster(tmp_path / "scene.tif", smooth_image(64, 64))
+    job = plan_job(scene, tmp_path / "out", save_stub(tmp_path / "model"))
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(np, "savez_compressed", full)
+    with pytest.raises(SceneError, match="No space left on device; free some space"):
+        run_scene(job, Constant(4))
+    assert not list(Path(job.work).glob("*"))
 
 
 class Constant:

@@ -129,11 +129,12 @@ class NumberOr(click.ParamType[float | str]):
             self.fail(f"{value!r} is none of {known}", param, ctx)
 
 
-def configuration_options(default: str) -> Callable[[Function], Function]:
+def configuration_options(default: str, example: str) -> Callable[[Function], Function]:
     """Add -c and --set.
 
     Args:
         default: Name of the recipe that is read without -c.
+        example: A setting of that recipe, "key=value".
     """
 
     def add(function: Function) -> Function:
@@ -144,8 +145,8 @@ def configuration_options(default: str) -> Callable[[Function], Function]:
             section="Configuration",
             multiple=True,
             metavar="KEY=VALUE",
-            help="Set any key of the recipe, such as tiling.stride=480; wins over all "
-            "other options. May be repeated.",
+            help=f"Set any key of the recipe, such as {example}; wins over other "
+            "options. May be repeated.",
         )(function)
         return click.option(
             "-c",

@@ -239,11 +239,13 @@ def describe_scene(scene_id: str, scene: Scene, tiles: int, requested: object) -
 def _resolution(scene: Scene, requested: object) -> str:
     own, used = scene.source.ground_resolution(), scene.grid.ground_resolution()
     if own is None or used is None:
-        return "runs at its own resolution, as its position on the ground is unknown"
+        return (
+            "runs at its own resolution, as its pixels' size on the ground is unknown"
+        )
     if scene.grid == scene.source:
         why = f"as --resolution {requested} asks"
         if requested == "auto":
-            why = "as only scenes over 1.5 times finer than the model's are resampled"
+            why = "as it is not over 1.5 times finer than what the model asks for"
         return f"runs at its own {own:.3g} m, {why}"
     if requested == "auto":
         why = f"because the model was trained on {used:.3g} m"

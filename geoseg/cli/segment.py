@@ -171,7 +171,7 @@ output_option = partial(click.option, cls=Option, section="Results")
     metavar="ADDRESS",
     help="Dask scheduler that runs already, tcp://HOST:8786; its workers do the work.",
 )
-@configuration_options("segment")
+@configuration_options("segment", "tiling.stride=480")
 @output_options
 @click.pass_context
 def segment(

@@ -33,7 +33,7 @@ Training goes on from its newest checkpoint when the same call is made again.
     help="Run folder: checkpoints, log.csv, and the finished model in model/."
     "  [default: the recipe's]",
 )
-@configuration_options("train-builtin")
+@configuration_options("train-builtin", "train.steps=2000")
 @output_options
 @click.pass_context
 def train(

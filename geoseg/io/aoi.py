@@ -69,14 +69,16 @@ def region_of(area: BaseGeometry, grid: Grid) -> Window:
     inside = shapely.intersection(in_pixels(area, grid), frame)
     if shapely.area(inside) == 0:
         raise SceneError(
-            "the AOI does not touch the scene; check its coordinates and its CRS"
+            "the area of interest (--aoi, --bbox) does not touch the scene; check its "
+            "coordinates and its CRS"
         )
     left, top, right, bottom = inside.bounds
     rows = _centres(top, bottom)
     cols = _centres(left, right)
     if len(rows) == 0 or len(cols) == 0:
         raise SceneError(
-            "the AOI covers no pixel centre of the scene; draw it larger than a pixel"
+            "the area of interest (--aoi, --bbox) covers no pixel centre of the scene; "
+            "draw it larger than a pixel"
         )
     return Window(rows.start, cols.start, len(rows), len(cols))
 

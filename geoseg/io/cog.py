@@ -18,7 +18,7 @@ from rasterio.io import DatasetWriter
 
 from geoseg.grid import Grid, Window
 from geoseg.io.atomic import atomic_path, publish
-from geoseg.io.gdal import gdal_env
+from geoseg.io.gdal import gdal_env, write_errors
 from geoseg.types import NODATA, ClassInfo
 
 BLOCK_SIZE = 512
@@ -45,7 +45,7 @@ class ScratchRaster:
     def __enter__(self) -> Self:
         """Make the file."""
         height, width = self._shape
-        with gdal_env():
+        with gdal_env(), write_errors(self.path):
             self._dataset = rasterio.open(
                 self.path,
                 "w",
@@ -77,7 +77,7 @@ class ScratchRaster:
     ) -> None:
         """Finish the file."""
         if self._dataset is not None:
-            with gdal_env():
+            with gdal_env(), write_errors(self.path):
                 self._dataset.close()
             self._dataset = None
 
@@ -92,7 +92,7 @@ class ScratchRaster:
         place = rasterio.windows.Window(
             window.col, window.row, window.width, window.height
         )
-        with gdal_env():
+        with gdal_env(), write_errors(self.path):
             self._dataset.write(pixels, 1, window=place)
 
 
@@ -121,7 +121,7 @@ def write_cog(
     """
     description = _describe(scratch, grid, classes, tags, nodata)
     with atomic_path(final) as temporary:
-        with gdal_env():
+        with gdal_env(), write_errors(final):
             rasterio.shutil.copy(
                 description,
                 temporary,

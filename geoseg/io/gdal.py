@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -95,6 +96,22 @@ def scene_errors(path: str) -> Iterator[None]:
         raise SceneError(
             f"{path} cannot be read: {reason}; check it with gdalinfo, or fetch it "
             "again from its source"
+        ) from error
+
+
+@contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Turn what GDAL raises on a disk that is full or gone into an OSError.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    try:
+        yield
+    except (RasterioError, CPLE_BaseError) as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise OSError(
+            errno.EIO, f"GDAL cannot write it ({reason})", str(path)
         ) from error
 
 

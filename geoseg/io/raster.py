@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,22 +19,14 @@ import shapely
 from rasterio.enums import MaskFlags
 from rasterio.io import DatasetReader
 
-from geoseg.errors import GeosegWarning, SceneError, UsageError
+from geoseg.errors import GeosegWarning, SceneError
 from geoseg.grid import Grid, Window
 from geoseg.io.aoi import Box, area_of_interest, in_pixels, inside_mask, region_of
 from geoseg.io.gdal import absolute, gdal_env, open_dataset, scene_errors
 from geoseg.io.radiometry import alpha_band, choose_bands, choose_nodata, choose_scale
 from geoseg.io.resample import WindowResampler, axis_kernel
+from geoseg.io.resolution import Resolution, processed_grid
 from geoseg.types import ModelSpec
-
-Resolution = Literal["auto", "native"] | float
-"""Ground resolution to run at: by the model's, the scene's own, or metres a pixel."""
-
-_TOLERATED_RATIO = 1.5
-"""How far scene and model resolution may differ before one of them gives way."""
-
-_SAME_RESOLUTION = 0.01
-"""Relative difference from a whole number of pixels that is none."""
 
 _STRIP_PIXELS = 1 << 22
 """Source pixels of a strip while resampling; bounds memory, not results."""
@@ -123,7 +115,7 @@ def open_scene(
         chosen = choose_bands(dataset, spec, bands)
         dtype, dn_of_one = choose_scale(dataset, spec, chosen, scale)
         source = _native_grid(dataset)
-        grid = _processed_grid(source, spec, resolution, name)
+        grid = processed_grid(source, spec, resolution, name)
         area = area_of_interest(grid, aoi, bbox)
         alpha = alpha_band(dataset, chosen)
         flags = dataset.mask_flag_enums[chosen[0] - 1]
@@ -316,54 +308,6 @@ def _native_grid(dataset: DatasetReader) -> Grid:
             stacklevel=4,
         )
     return Grid(dataset.height, dataset.width, transform, wkt)
-
-
-def _processed_grid(
-    source: Grid, spec: ModelSpec, resolution: Resolution, name: str
-) -> Grid:
-    """Return the grid to run on, see `open_scene`."""
-    if resolution == "native":
-        return source
-    wanted = spec.resolution if resolution == "auto" else float(resolution)
-    if wanted is None:
-        return source
-    if not (math.isfinite(wanted) and wanted > 0):
-        raise UsageError(
-            f"a resolution of {wanted} is not a length; pass metres above 0, "
-            "or native or auto"
-        )
-    ground = source.ground_resolution()
-    if ground is None:
-        if resolution == "auto":
-            return source
-        raise SceneError(
-            f"{name} is not tied to the ground, so it cannot be resampled to {wanted} "
-            "metres; give it a CRS, or pass --resolution native"
-        )
-    ratio = wanted / ground
-    if resolution == "auto" and ratio < 1 / _TOLERATED_RATIO:
-        warnings.warn(
-            f"{name} has pixels of {ground:.3g} m and model {spec.name} was trained on "
-            f"{wanted:.3g} m: results may be poor; use a finer image, or pass "
-            f"--resolution {wanted:.3g} to enlarge it",
-            GeosegWarning,
-            stacklevel=3,
-        )
-    if resolution == "auto" and ratio <= _TOLERATED_RATIO:
-        return source
-    factor = _steady(ratio)
-    return source if factor == 1 else source.resampled((factor, factor))
-
-
-def _steady(ratio: float) -> float:
-    """Round a ratio, so that neighbouring scenes get pixels of one size.
-
-    It depends a little on where a scene's centre lies: 3.00027 here, 3.00028 there.
-    """
-    whole = round(ratio)
-    if abs(ratio - whole) < _SAME_RESOLUTION * whole:
-        return float(whole)
-    return float(f"{ratio:.4g}")
 
 
 def _factors(source: Grid, grid: Grid) -> tuple[float, float]:

@@ -63,7 +63,7 @@ def _area_kernel(
     low = np.minimum(targets * factor, source_length)[:, None]
     high = np.minimum((targets + 1) * factor, source_length)[:, None]
     first = np.minimum(np.floor(low), source_length - 1)
-    pixels = first + np.arange(math.ceil(factor) + 1)
+    pixels = first + np.arange(min(math.ceil(factor) + 1, source_length))
     shared = np.minimum(high, pixels + 1) - np.maximum(low, pixels)
     shared = np.clip(shared, 0, None)
     # Only the part inside the axis counts: the last target pixel may stick out.

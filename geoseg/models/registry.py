@@ -301,7 +301,10 @@ def _pixels(
     rescale = preprocessor.get("do_rescale", True)
     factor = (preprocessor.get("rescale_factor") or 1 / 255) if rescale else 1.0
     scale = declared.get("scale") or {"uint8": 1 / factor}
-    normalize = preprocessor.get("do_normalize", True)
+    if preprocessor.get("do_flip_channel_order"):
+        bands = bands[::-1]  # Trained on BGR, as MobileViT.
+    # Absent where it is off: transformers saves the means all the same.
+    normalize = preprocessor.get("do_normalize", False)
     mean = tuple((preprocessor.get("image_mean") if normalize else None) or (0.0,))
     std = tuple((preprocessor.get("image_std") if normalize else None) or (1.0,))
     # One number is one for all bands, as transformers has it.

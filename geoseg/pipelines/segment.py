@@ -295,10 +295,11 @@ def _stride(tiling: TilingConfig, spec: ModelSpec) -> int:
     else:
         stride = default_stride(spec.tile_size, spec.patch_size)
     if not 1 <= stride <= spec.tile_size:
-        raise TilingError(
-            f"a stride of {stride} does not fit tiles of {spec.tile_size}; use 1 to "
-            f"{spec.tile_size}"
-        )
+        size = spec.tile_size
+        what, limits = f"a stride of {stride}", f"1 to {size}"
+        if tiling.overlap is not None:
+            what, limits = f"an overlap of {tiling.overlap}", f"0 to {size - 1}"
+        raise TilingError(f"{what} does not fit tiles of {size}; use {limits}")
     return stride
 
 

@@ -19,13 +19,16 @@ from geoseg.identity import input_state
 from geoseg.inference import PredictorConfig
 from geoseg.io.raster import Scene, open_scene
 from geoseg.stream import SceneFailure
-from geoseg.tiling import TileGrid
+from geoseg.tiling import TileGrid, count_tiles
 from geoseg.types import ModelSpec
 
 if TYPE_CHECKING:
     from geoseg.pipelines.segment import Listener, SegmentConfig
 
 logger = logging.getLogger(__name__)
+
+MOST_TILES = 5_000_000
+"""Tiles of a scene, a square of over a million pixels: more is a mistake or hostile."""
 
 
 class Plan:
@@ -128,6 +131,14 @@ class Plan:
         }
 
     def _job(self, file: SceneFile, scene: Scene, state: str, key: str) -> SceneJob:
+        wanted = scene.region or scene.grid.whole
+        tiles = count_tiles(wanted, self.model.tile_size, self._stride)
+        if tiles > MOST_TILES:
+            raise SceneError(
+                f"{file.path} would run as {scene.grid.height} x {scene.grid.width} "
+                f"pixels in some {tiles} tiles, more than {MOST_TILES}; run it at a "
+                "coarser --resolution, or parts of it with --bbox"
+            )
         grid = TileGrid(
             scene.grid.height,
             scene.grid.width,

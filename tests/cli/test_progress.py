@@ -54,7 +54,8 @@ def test_a_scene_resampled_on_demand_says_so(half_metre: Path) -> None:
 
 def test_a_scene_at_its_own_resolution_says_why(half_metre: Path) -> None:
     scene = opened(half_metre, 0.6)
-    assert "runs at its own 0.5 m, as only" in describe_scene("a", scene, 1, "auto")
+    told = describe_scene("a", scene, 1, "auto")
+    assert "runs at its own 0.5 m, as it is not over" in told
     assert "0.5 m, as --resolution native" in describe_scene("a", scene, 1, "native")
 
 

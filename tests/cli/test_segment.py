@@ -218,7 +218,10 @@ def scene(tmp_path: Path) -> Path:
         ({"model": "no/such/model"}, "model 'no/such/model' is no folder"),
         ({"model": "weightless"}, "weightless has no *.safetensors weights"),
         ({"flags": ["--tile-size", "50"]}, "use 48 or 64"),
-        ({"flags": ["--overlap", "64"]}, "stride of 0 does not fit tiles of 64"),
+        (
+            {"flags": ["--overlap", "64"]},
+            "overlap of 64 does not fit tiles of 64; use 0 to 63",
+        ),
         ({"flags": ["--aoi", "none.gpkg"]}, "none.gpkg does not exist"),
         ({"out": "file"}, "file is a file"),
         ({"out": "foreign"}, "foreign exists and was not made by geoseg"),

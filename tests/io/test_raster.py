@@ -15,7 +15,8 @@ from strategies import windows
 from geoseg.errors import GeosegWarning, SceneError, UsageError
 from geoseg.grid import Window
 from geoseg.io import raster
-from geoseg.io.raster import Pixels, Resolution, Scene, SceneReader, open_scene
+from geoseg.io.raster import Pixels, Scene, SceneReader, open_scene
+from geoseg.io.resolution import Resolution
 
 HEIGHT, WIDTH = 23, 31
 

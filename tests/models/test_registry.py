@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +11,9 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+from model_folders import edit, one_line_error
 from safetensors.torch import load_file, save_file
 from transformers import (
-    AutoImageProcessor,
     EomtDinov3Config,
     EomtDinov3ForUniversalSegmentation,
     Mask2FormerConfig,
@@ -29,7 +28,7 @@ from transformers import (
     ViTModel,
 )
 
-from geoseg.errors import GeosegWarning, ModelError, TilingError
+from geoseg.errors import TilingError
 from geoseg.inference import Predictor, PredictorConfig, TileInput
 from geoseg.models import find_model, load_model, query_logits, read_spec
 from geoseg.models.registry import builtin_folder, weights_sha256
@@ -98,28 +97,6 @@ PUBLISHED: dict[str, tuple[Callable[[], PreTrainedModel], int, int]] = {
     "eomt": (eomt, 64, 4),
     "mask2former": (mask2former_swin, 512, 4),
 }
-
-
-@pytest.fixture
-def ours(tmp_path: Path) -> Path:
-    return tiny_models.save_segmenter(tmp_path / "model")
-
-
-def edit(path: Path, **changes: Any) -> None:  # noqa: ANN401 - JSON
-    """Change keys of a JSON file; None removes one."""
-    content = {**json.loads(path.read_text()), **changes}
-    kept = {key: value for key, value in content.items() if value is not None}
-    path.write_text(json.dumps(kept))
-
-
-def one_line_error(function: Callable[[], object]) -> str:
-    """Return the message of a ModelError, which must be one line."""
-    with pytest.raises(ModelError) as caught:
-        function()
-    message = str(caught.value)
-    assert "\n" not in message
-    assert len(message) < 600
-    return message
 
 
 # Any checkpoint of Hugging Face's
@@ -381,55 +358,6 @@ def test_missing_built_in_model_does_not_ask_the_hub(
     message = one_line_error(lambda: find_model("builtin"))
     assert "no built-in model; install geoseg again" in message
     assert builtin_folder().name == "builtin"
-
-
-# Preprocessors
-
-
-def test_missing_preprocessor_is_told(ours: Path) -> None:
-    (ours / "preprocessor_config.json").unlink()
-    with pytest.warns(GeosegWarning, match=r"no preprocessor_config\.json"):
-        spec = read_spec(ours)
-    assert (spec.mean, spec.std) == ((0.0,) * 3, (1.0,) * 3)
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"do_normalize": False}, ((0.0,) * 3, (1.0,) * 3, 255.0)),
-        ({"image_mean": [0.5], "image_std": [0.25]}, ((0.5,) * 3, (0.25,) * 3, 255.0)),
-        ({"do_rescale": False}, (tiny_models.MEAN, tiny_models.STD, 1.0)),
-        ({"rescale_factor": 1e-4}, (tiny_models.MEAN, tiny_models.STD, 1e4)),
-    ],
-)
-def test_preprocessors_are_honoured(
-    ours: Path, changes: dict[str, Any], expected: tuple[Any, ...]
-) -> None:
-    declared = json.loads((ours / "config.json").read_text())["geoseg"]
-    del declared["scale"]
-    edit(ours / "config.json", geoseg=declared)
-    edit(ours / "preprocessor_config.json", **changes)
-    spec = read_spec(ours)
-    assert (spec.mean, spec.std) == expected[:2]
-    assert dict(spec.scale) == pytest.approx({"uint8": expected[2]})
-
-
-def test_means_that_do_not_fit_the_bands(ours: Path) -> None:
-    edit(ours / "preprocessor_config.json", image_mean=[0.1, 0.2, 0.3, 0.4])
-    assert "3 bands, but 4 means" in one_line_error(lambda: read_spec(ours))
-
-
-def test_models_of_other_bands_name_them(tmp_path: Path) -> None:
-    segformer(num_channels=4).save_pretrained(tmp_path)
-    SegformerImageProcessor(image_mean=[0.1] * 4, image_std=[0.2] * 4).save_pretrained(
-        tmp_path
-    )
-    assert read_spec(tmp_path).bands == ("band 1", "band 2", "band 3", "band 4")
-
-
-def test_hugging_faces_processor_loads_from_our_folder(ours: Path) -> None:
-    processor = AutoImageProcessor.from_pretrained(ours)
-    assert type(processor).__name__.startswith("Mask2FormerImageProcessor")
 
 
 def test_class_names_of_a_copy_stay_in_order(ours: Path, tmp_path: Path) -> None:

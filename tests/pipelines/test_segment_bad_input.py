@@ -57,7 +57,7 @@ CASES: dict[str, tuple[dict[str, dict[str, Any]], type[UsageError], str]] = {
     "all overlap": (
         {"tiling": {"stride": None, "overlap": 64}},
         TilingError,
-        "stride of 0 does not fit",
+        "overlap of 64 does not fit .* use 0 to 63",
     ),
     "AOI missing": (
         {"input": {"aoi": Path("missing.gpkg")}},
@@ -145,13 +145,46 @@ def test_numbers_that_run_no_model_are_refused(
         ModelConfig(**fields)
 
 
+HUGE = """\
+<VRTDataset rasterXSize="2000000000" rasterYSize="2000000000">
+  <VRTRasterBand dataType="Byte" band="1"/>
+  <VRTRasterBand dataType="Byte" band="2"/>
+  <VRTRasterBand dataType="Byte" band="3"/>
+</VRTDataset>
+"""
+
+
+@pytest.mark.parametrize(
+    ("resolution", "message"),
+    [
+        ("native", "tiles, more than 5000000; run it"),
+        (1e-6, "tiles, more than 5000000; run it"),
+        (1e9, "is smaller than one pixel of 1e"),
+    ],
+)
+def test_scenes_of_absurd_sizes_fail_alone_and_at_once(
+    tmp_path: Path, model: Path, resolution: float | str, message: str
+) -> None:
+    scene = write_raster(tmp_path / "scene.tif", smooth_image(70, 70), crs=UTM)
+    if resolution == "native":
+        scene = tmp_path / "scene.vrt"
+        scene.write_text(HUGE)
+    sections = {"input": {"resolution": resolution}}
+    report = segment.run(configuration(scene, tmp_path / "out", model, sections))
+    [failure] = report.failures
+    assert message in failure.reason
+
+
 SCENES: dict[str, tuple[dict[str, Any], str]] = {
     "one band": ({"bands": 1}, "1 band, and model .* takes 3 .*--bands 1,1,1"),
     "two bands": ({"bands": 2}, "2 bands, .*--bands 1,2,2"),
     "16 bits": ({"dtype": "uint16"}, "uint16 pixels, .*--scale"),
     "complex": ({"dtype": "complex64"}, "convert it to real numbers"),
     "cut short": ({"cut": True}, "cannot be read"),
-    "elsewhere": ({"transform": Affine(1, 0, 9e6, 0, -1, 9e6)}, "AOI does not touch"),
+    "elsewhere": (
+        {"transform": Affine(1, 0, 9e6, 0, -1, 9e6)},
+        "does not touch the scene",
+    ),
 }
 
 
