@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +22,11 @@ from geoseg.pipelines.segment_plan import Plan, check_options
 from geoseg.stream import SceneFailure, SceneStream
 from geoseg.tiling import default_stride
 from geoseg.types import BlendSpace, BlendWindow, Dtype, ModelSpec
+
+RUN_YAML = """\
+# What this run was given; `geoseg segment -c` of this file runs it again.
+# null: the model, the scene or the machine decided.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +181,7 @@ def run(config: SegmentConfig, listener: Listener | None = None) -> RunReport:
     check_options(files, spec, config)
     directory = RunDirectory(config.out, root, overwrite=config.output.overwrite)
     with directory.locked():
-        directory.write("run.yaml", dump(config))
+        directory.write("run.yaml", RUN_YAML + dump(_located(config)))
         plan = Plan(config, spec, model, stride, directory, listener)
         return _run_planned(plan, files, directory, listener)
 
@@ -243,6 +248,24 @@ def _report(
             sorted(
                 [*failures, *unfinished], key=lambda failure: order[failure.scene_id]
             )
+        ),
+    )
+
+
+def _located(config: SegmentConfig) -> SegmentConfig:
+    """The same call from any folder: paths made absolute."""
+    given, model = config.input, config.model
+    if Path(model.path).is_dir():
+        model = replace(model, path=str(Path(model.path).absolute()))
+    return replace(
+        config,
+        scenes=tuple(str(Path(scene).absolute()) for scene in config.scenes),
+        out=config.out.absolute(),
+        model=model,
+        input=replace(
+            given,
+            root=given.root and given.root.absolute(),
+            aoi=given.aoi and given.aoi.absolute(),
         ),
     )
 

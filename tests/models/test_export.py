@@ -51,7 +51,7 @@ def test_processor_gives_the_predictors_input(tmp_path: Path, side: int) -> None
 
 
 # Hugging Face resizes masks to 384 x 384 on the way, whatever the image's size.
-@pytest.mark.parametrize("side", [384, 192])
+@pytest.mark.parametrize("side", [384, 192, 720])
 def test_post_processing_gives_the_labels_of_one_tile(
     tmp_path: Path, side: int
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ from stubs import clear_log, logged_loads, logged_tiles, save_stub
 
 from geoseg.errors import ClusterError
 from geoseg.pipelines import segment
+from geoseg.pipelines.options import segment_config
 from geoseg.pipelines.segment import RunReport
 
 
@@ -215,6 +217,25 @@ def test_hostile_names_stay_in_the_run_directory(bench: Bench) -> None:
         assert item["id"] == result.scene_id
     assert [path.name for path in (bench.folder / "deep").iterdir()] == ["out"]
     assert bench.run(out="deep/out")[1] == 0
+
+
+def test_the_saved_configuration_runs_again_from_any_folder(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.scene("a")
+    monkeypatch.chdir(bench.folder)
+    cluster = {"cluster": {"scheduler": bench.scheduler}}
+    first = segment.run(
+        configuration(Path("archive"), Path("out"), Path("model"), cluster)
+    )
+    assert first.ok
+    elsewhere = bench.folder / "else" / "where"
+    elsewhere.mkdir(parents=True)
+    monkeypatch.chdir(elsewhere)
+    saved = segment_config(config=bench.folder / "out" / "run.yaml", options={})
+    clear_log(bench.log)
+    assert segment.run(saved) == dataclasses.replace(first, out=bench.folder / "out")
+    assert logged_tiles(bench.log) == {}
 
 
 def test_later_calls_keep_the_root_of_the_first(bench: Bench) -> None:
