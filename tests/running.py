@@ -87,7 +87,8 @@ def plan_jobs(config: SegmentConfig) -> list[SceneJob]:
     stride = config.tiling.stride or STRIDE
     model = predictor_config(config)
     plan = Plan(config, spec, model, stride, directory, Listener())
-    jobs, done, failures = plan.scenes(files)
+    with directory.locked():
+        jobs, done, failures = plan.scenes(files)
     assert not done
     assert not failures, failures
     return jobs
