@@ -1,0 +1,20 @@
+// The operators' schemas, declared once for all devices, and the module that Python finds.
+#include <Python.h>
+
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(geoseg, library) {
+  // spatial_shapes: height and width of each level, one after the other. Numbers, not a
+  // tensor: on a GPU, reading it would wait for the device.
+  library.def(
+      "ms_deform_attn(Tensor value, SymInt[] spatial_shapes, Tensor sampling_locations, "
+      "Tensor attention_weights) -> Tensor");
+  library.def(
+      "ms_deform_attn_backward(Tensor grad_output, Tensor value, SymInt[] spatial_shapes, "
+      "Tensor sampling_locations, Tensor attention_weights) -> (Tensor, Tensor, Tensor)");
+}
+
+// Loading the library registers the operators; the module itself is empty.
+static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", nullptr, 0, nullptr};
+
+PyMODINIT_FUNC PyInit__C() { return PyModule_Create(&module); }
