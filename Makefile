@@ -95,5 +95,5 @@ wheel: $(INSTALLED) ## Build the wheel in dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation -w dist .
 
 clean: ## Remove what was built, the environment apart
-	rm -rf build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist demo geoseg/_C.abi3.so *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find geoseg tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -59,7 +59,7 @@ def native() -> dict[str, Any]:
     extension: Extension = CppExtension(
         "geoseg._C",
         sorted(str(path) for path in SOURCES.glob("**/*.cpp")),
-        depends=sorted(str(path) for path in SOURCES.glob("**/*.h")),
+        depends=["setup.py", *sorted(str(path) for path in SOURCES.glob("**/*.h"))],
         extra_compile_args=[
             "-O3",
             "-g0",
@@ -90,12 +90,13 @@ def _missing() -> str | None:
     compiler = os.environ.get("CXX") or sysconfig.get_config_var("CXX") or "c++"
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "empty.cpp"
-        source.write_text("int answer() { return 42; }\n")
-        command = [*compiler.split(), "-c", str(source), "-o", f"{source}.o"]
+        source.write_text("#include <cstdint>\nint answer() { return 42; }\n")
+        flags = ["-std=c++20", "-c", str(source), "-o", f"{source}.o"]
+        command = [*compiler.split(), *flags]
         try:
             subprocess.run(command, check=True, capture_output=True)
         except (OSError, subprocess.CalledProcessError):
-            return f"the C++ compiler {compiler.split()[0]} does not work"
+            return f"{compiler.split()[0]} compiles no C++20"
     return None
 
 

@@ -69,7 +69,10 @@ def load_library() -> Library:
 def _try_to_load() -> str | None:
     """Load the library; return why it cannot be, None if it is."""
     if not LIBRARY.is_file():
-        return f"{LIBRARY} is missing: geoseg was installed where no C++ compiler is"
+        return (
+            f"{LIBRARY} is missing: geoseg was installed where no C++ compiler is, or "
+            "with GEOSEG_OPS=none"
+        )
     try:
         torch.ops.load_library(LIBRARY)
     except (OSError, RuntimeError) as error:

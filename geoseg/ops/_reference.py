@@ -24,9 +24,9 @@ def ms_deform_attn_reference(
     # In float32 at least: a bfloat16 x is off by 0.35 px in a level 180 px wide.
     exact = torch.promote_types(value.dtype, torch.float32)
     # grid_sample wants -1..1, and one image per (batch, head).
-    far = torch.full_like(sampling_locations, -1.0)
-    finite = sampling_locations.isfinite().all(-1, keepdim=True)
-    grids = (2.0 * torch.where(finite, sampling_locations, far) - 1.0).to(exact)
+    grids = 2.0 * sampling_locations.to(exact) - 1.0
+    finite = grids.isfinite().all(-1, keepdim=True)
+    grids = torch.where(finite, grids, torch.full_like(grids, -3.0))
     grids = grids.permute(3, 0, 2, 1, 4, 5)  # (L, B, M, Q, P, 2)
     weights = attention_weights.to(exact).permute(3, 0, 2, 1, 4)
     areas = [height * width for height, width in spatial_shapes]

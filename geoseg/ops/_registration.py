@@ -17,6 +17,7 @@ def register() -> torch.library.Library:
     torch.library.register_fake(NAME, _fake)
     torch.library.register_fake(f"{NAME}_backward", _fake_backward)
     torch.library.register_autograd(NAME, _backward, setup_context=_keep)
+    torch.library.register_autograd(f"{NAME}_backward", _twice)
     library = torch.library.Library("geoseg", "IMPL")
     for device in ("cpu", "cuda"):
         library.impl("ms_deform_attn", _autocast(device), f"Autocast{device.upper()}")
@@ -55,6 +56,13 @@ def _backward(
     return by_value, None, by_location, by_weight
 
 
+def _twice(*_: object) -> None:
+    raise NotImplementedError(
+        "ms_deform_attn has no second derivative; take the PyTorch reference, within "
+        "`geoseg.ops.use_reference()`"
+    )
+
+
 def _autocast(device: str) -> Any:  # noqa: ANN401 (a kernel)
     key = getattr(torch._C.DispatchKey, f"Autocast{device.upper()}")
 
@@ -63,8 +71,11 @@ def _autocast(device: str) -> Any:  # noqa: ANN401 (a kernel)
     ) -> Tensor:
         # Values at the reduced precision, as in a matrix product. Locations never: at a
         # width of 180 cells, bfloat16 is off by 0.7 of a cell.
+        reduced = torch.get_autocast_dtype(device)
         if value.dtype != torch.float64:
-            value = value.to(torch.get_autocast_dtype(device))
+            # The CPU has no kernel for float16.
+            known = device != "cpu" or reduced != torch.float16
+            value = value.to(reduced if known else torch.float32)
             locations, weights = locations.float(), weights.float()
         with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(key)):
             output: Tensor = torch.ops.geoseg.ms_deform_attn(

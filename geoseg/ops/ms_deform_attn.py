@@ -50,7 +50,8 @@ def ms_deform_attn(
         attention_weights: Weight of each point, shape (B, Q, M, L, P).
 
     Returns:
-        Attended features, shape (B, Q, M * D), in `value`'s dtype.
+        Attended features, shape (B, Q, M * D), in `value`'s dtype; under autocast, the
+        native operator gives that of autocast.
 
     Raises:
         ValueError: Shapes, dtypes or devices do not fit each other.

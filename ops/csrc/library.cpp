@@ -1,6 +1,5 @@
-// The operators' schemas, declared once for all devices, and the module that Python finds.
-#include <Python.h>
-
+// The operators' schemas, declared once for all devices. Loading the library registers
+// them; it is no Python module, and needs no header of Python's.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(geoseg, library) {
@@ -13,8 +12,3 @@ STABLE_TORCH_LIBRARY(geoseg, library) {
       "ms_deform_attn_backward(Tensor grad_output, Tensor value, SymInt[] spatial_shapes, "
       "Tensor sampling_locations, Tensor attention_weights) -> (Tensor, Tensor, Tensor)");
 }
-
-// Loading the library registers the operators; the module itself is empty.
-static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", nullptr, 0, nullptr};
-
-PyMODINIT_FUNC PyInit__C() { return PyModule_Create(&module); }

@@ -126,7 +126,7 @@ def test_equals_the_reference_for_any_shape(
     assert_alike(inputs, shapes)
 
 
-@pytest.mark.parametrize("name", ["portable", "avx2"])
+@pytest.mark.parametrize("name", ["portable", "avx2", "avx512"])
 def test_every_instruction_set_equals_the_reference(name: str) -> None:
     # In a process of its own: the choice is made once. The best one runs in this one.
     done = subprocess.run(
@@ -140,7 +140,8 @@ def test_every_instruction_set_equals_the_reference(name: str) -> None:
         text=True,
         check=False,
     )
-    if "this processor has no such instructions" in done.stdout:
+    flag = {"portable": "", "avx2": " avx2 ", "avx512": " avx512vl "}[name]
+    if flag not in Path("/proc/cpuinfo").read_text():
         pytest.skip(f"this processor has no {name}")
     assert done.returncode == 0, done.stdout
 
@@ -271,6 +272,21 @@ def test_autocast_reduces_values_and_never_locations() -> None:
     assert torch.equal(found, expected)
 
 
+def test_autocast_to_float16_computes_in_float32_on_a_cpu() -> None:
+    value, locations, weights = draw()
+    with torch.autocast("cpu", dtype=torch.float16):
+        found = ms_deform_attn(value, SHAPES, locations, weights)
+    assert torch.equal(found, ms_deform_attn(value, SHAPES, locations, weights))
+
+
+def test_a_second_derivative_is_refused_and_not_zero() -> None:
+    value, locations, weights = (t.requires_grad_() for t in draw())
+    output = ms_deform_attn(value, SHAPES, locations, weights)
+    [grad] = torch.autograd.grad(output.square().sum(), value, create_graph=True)
+    with pytest.raises(NotImplementedError, match="use_reference"):
+        grad.sum().backward()
+
+
 def test_level_sizes_may_be_a_tensor() -> None:
     inputs = draw()
     sizes = torch.tensor(SHAPES)
@@ -332,6 +348,8 @@ def test_the_raw_operator_guards_its_memory() -> None:
         (value[:, :-1], flat, locations, weights),
         (value, flat[:-2], locations, weights),
         (value, [-5, -7, *flat[2:]], locations, weights),
+        (value, [1 << 32, 1 << 32, *flat[2:]], locations, weights),
+        (value, flat, locations.to(torch.int32), weights.to(torch.int32)),
         (value, flat, locations, weights[:, :-1]),
         (value, flat, locations.double(), weights),
         (value[:1], flat, locations, weights),

@@ -40,6 +40,8 @@ const Kernels<T>& choose_kernels() {
   return chosen;
 }
 
+constexpr int64_t LONGEST_SIDE = int64_t(1) << 23;
+
 Sizes read_sizes(const Tensor& value, const std::vector<int64_t>& shapes, const Tensor& locations) {
   // The Python front has checked shapes with better words; this guards memory.
   STD_TORCH_CHECK(value.dim() == 4 && locations.dim() == 6, "value must be (B, S, M, D) and "
@@ -48,8 +50,11 @@ Sizes read_sizes(const Tensor& value, const std::vector<int64_t>& shapes, const 
                 locations.size(1), locations.size(3), locations.size(4)};
   int64_t cells = 0;
   for (size_t i = 0; i + 1 < shapes.size(); i += 2) {
-    STD_TORCH_CHECK(shapes[i] > 0 && shapes[i + 1] > 0, "a level is empty");
-    cells += shapes[i] * shapes[i + 1];
+    const int64_t height = shapes[i], width = shapes[i + 1];
+    STD_TORCH_CHECK(height > 0 && width > 0, "a level is empty");
+    // Beyond, float32 cannot tell neighbouring cells apart. It also keeps products small.
+    STD_TORCH_CHECK(height <= LONGEST_SIDE && width <= LONGEST_SIDE, "a level has a side of more than 2^23 cells");
+    cells += height * width;
   }
   STD_TORCH_CHECK(int64_t(shapes.size()) == 2 * n.levels && cells == n.cells,
                   "spatial_shapes do not add up to the cells of value");
@@ -68,7 +73,8 @@ struct Prepared {
         locations(torch::stable::contiguous(l)),
         weights(torch::stable::contiguous(w)) {
     const Sizes n = read_sizes(v, shapes, l);
-    STD_TORCH_CHECK(l.scalar_type() == w.scalar_type() && l.element_size() == sizeof(Real<T>),
+    const ScalarType real = sizeof(Real<T>) == 8 ? ScalarType::Double : ScalarType::Float;
+    STD_TORCH_CHECK(l.scalar_type() == real && w.scalar_type() == real,
                     "sampling_locations and attention_weights must be float32, or float64 for a float64 value");
     STD_TORCH_CHECK(w.numel() * 2 == l.numel(), "attention_weights do not fit sampling_locations");
     inputs = {n, shapes.data(), static_cast<const T*>(value.const_data_ptr()),
