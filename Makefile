@@ -26,11 +26,13 @@ help: ## Print this list
 
 install: $(INSTALLED) ## Create .venv and install geoseg with its tested dependencies
 
-$(INSTALLED): pyproject.toml setup.py constraints.txt
+# The native operators are part of it: their sources count, too.
+$(INSTALLED): pyproject.toml setup.py constraints.txt \
+		$(shell find ops -name '*.cpp' -o -name '*.h')
 	@test -x $(BIN)/python || test -n "$(PYTHON)" || { echo \
 		"no Python >= 3.11 with venv; install one or call make PYTHON=..." >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt setuptools
+	$(BIN)/python -m pip install --quiet -c constraints.txt setuptools torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation \
 		-e '.[dev,train]'
 	@touch $@
@@ -93,5 +95,5 @@ wheel: $(INSTALLED) ## Build the wheel in dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation -w dist .
 
 clean: ## Remove what was built, the environment apart
-	rm -rf build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist demo geoseg/_C.abi3.so *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find geoseg tests -name __pycache__ -type d -prune -exec rm -rf {} +

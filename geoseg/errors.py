@@ -52,6 +52,10 @@ class VectorizeError(GeosegError, ValueError):
     """A class mask or its traced parts cannot be turned into polygons."""
 
 
+class OperatorError(GeosegError, ImportError):
+    """The native operators are asked for by name and cannot be had."""
+
+
 class ClusterError(GeosegError):
     """The Dask scheduler does not answer, or no worker can run the model."""
 

@@ -13,8 +13,10 @@ import pytest
 from rasters import write_raster
 from running import smooth_image
 
+from geoseg.ops import LIBRARY
+
 ROOT = Path(__file__).parents[1]
-SOURCES = ("geoseg", "configs", "pipelines", "pyproject.toml", "setup.py")
+SOURCES = ("geoseg", "ops", "configs", "pipelines", "pyproject.toml", "setup.py")
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree = tmp_path_factory.mktemp("tree")
     for name in (*SOURCES, "README.md", "LICENSE"):
         if (ROOT / name).is_dir():
-            ignore = shutil.ignore_patterns("__pycache__", "_recipes")
+            ignore = shutil.ignore_patterns("__pycache__", "_recipes", "*.so")
             shutil.copytree(ROOT / name, tree / name, ignore=ignore)
         else:
             shutil.copy2(ROOT / name, tree / name)
@@ -45,7 +47,44 @@ def test_a_wheel_carries_every_recipe_and_the_model(wheel: Path) -> None:
     for path in (ROOT / "geoseg" / "models" / "builtin").glob("[!._]*"):
         assert f"geoseg/models/builtin/{path.name}" in names
     assert "geoseg/py.typed" in names
+    if LIBRARY.loaded:
+        assert "geoseg/_C.abi3.so" in names
+        assert "-cp311-abi3-" in wheel.name
     assert not [name for name in names if name.startswith(("tests", "configs"))]
+
+
+@pytest.mark.slow
+def test_without_a_compiler_it_installs_and_says_so_once(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    for name in (*SOURCES, "README.md", "LICENSE"):
+        if (ROOT / name).is_dir():
+            ignore = shutil.ignore_patterns("__pycache__", "_recipes", "*.so")
+            shutil.copytree(ROOT / name, tree / name, ignore=ignore)
+        else:
+            shutil.copy2(ROOT / name, tree / name)
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    environment = {**os.environ, "CC": "/bin/false", "CXX": "/bin/false"}
+    environment.pop("GEOSEG_OPS", None)
+    install = [sys.executable, "-m", "pip", "install", *options]
+    site = tmp_path / "site"
+    subprocess.run(
+        [*install, "--target", str(site), str(tree)], env=environment, check=True
+    )
+    code = (
+        "import torch, geoseg.ops as ops; r = torch.rand; print(ops.__file__);"
+        "print(ops.ms_deform_attn(r(1, 1, 1, 1), [(1, 1)], r(1, 1, 1, 1, 1, 2),"
+        " r(1, 1, 1, 1, 1)).shape)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**environment, "PYTHONPATH": str(site), "PYTHONSAFEPATH": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith(str(site))
+    assert done.stderr.count("GeosegWarning") == 1
+    assert "installed where no C++ compiler is" in done.stderr
 
 
 @pytest.mark.slow

@@ -1,5 +1,10 @@
-"""Operators that the models share; native kernels come behind the same names."""
+"""Operators that the models share: native kernels, and PyTorch where there are none."""
 
-from geoseg.ops.ms_deform_attn import ms_deform_attn, regular_reference_points
+from geoseg.ops.ms_deform_attn import (
+    LIBRARY,
+    ms_deform_attn,
+    regular_reference_points,
+    use_reference,
+)
 
-__all__ = ["ms_deform_attn", "regular_reference_points"]
+__all__ = ["LIBRARY", "ms_deform_attn", "regular_reference_points", "use_reference"]

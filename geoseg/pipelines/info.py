@@ -18,6 +18,7 @@ from geoseg import __version__
 from geoseg.config import pipeline_names, recipes
 from geoseg.errors import GeosegError
 from geoseg.models.registry import BUILTIN, builtin_folder, read_spec, weight_files
+from geoseg.ops import LIBRARY
 
 PACKAGES = ("transformers", "numpy", "scipy", "dask", "distributed")
 """Libraries whose version alone tells enough."""
@@ -81,8 +82,10 @@ def _devices() -> list[tuple[str, str]]:
 
 
 def _operators() -> list[tuple[str, str]]:
-    reason = "native operators are not built in this version"
-    return [("ms_deform_attn", f"PyTorch reference ({reason})")]
+    if not LIBRARY.loaded:
+        return [("ms_deform_attn", f"PyTorch reference ({LIBRARY.reason})")]
+    devices = "CPU and CUDA" if LIBRARY.cuda else "CPU; no CUDA kernels yet"
+    return [("ms_deform_attn", f"native, {devices}"), ("library", LIBRARY.reason)]
 
 
 def _drivers() -> list[tuple[str, str]]:

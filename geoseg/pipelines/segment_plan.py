@@ -18,6 +18,7 @@ from geoseg.graph import SceneJob, store_area
 from geoseg.identity import input_state
 from geoseg.inference import PredictorConfig
 from geoseg.io.raster import Scene, open_scene
+from geoseg.ops import LIBRARY
 from geoseg.stream import SceneFailure
 from geoseg.tiling import TileGrid, count_tiles
 from geoseg.types import ModelSpec
@@ -127,6 +128,8 @@ class Plan:
                 self.model.batch_size,
                 self.model.torch_threads,
                 self.model.compile,
+                # The reference rounds otherwise than the native operators.
+                LIBRARY.loaded,
             ],
         }
 

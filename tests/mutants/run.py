@@ -52,7 +52,7 @@ def read_mutant(patch: Path) -> Mutant:
 
 
 def copy_tree(target: Path) -> None:
-    """Copy the working tree, what git ignores apart."""
+    """Copy the working tree, what git ignores apart, and the native operators."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -64,6 +64,9 @@ def copy_tree(target: Path) -> None:
         if (ROOT / name).is_file():  # A deleted file is still in the index.
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name)
+    library = Path("geoseg") / "_C.abi3.so"  # Ignored by git, and needed.
+    if (ROOT / library).is_file():
+        shutil.copy2(ROOT / library, target / library)
 
 
 def apply(patch: Path, tree: Path, *options: str) -> bool:

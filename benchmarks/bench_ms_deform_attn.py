@@ -1,0 +1,290 @@
+"""Multi-scale deformable attention: ours against its rivals, in one process.
+
+    python benchmarks/bench_ms_deform_attn.py [--threads 1 2] [--repeats 7]
+        [--json FILE] [--sketch FILE]
+
+Shapes are those of a tile of 720 pixels. Rivals: the function of Hugging Face's
+Mask2Former (a loop over `grid_sample`), `torch-ms-deform-attn` where it is installed
+(`pip install --no-build-isolation torch-ms-deform-attn`), and a C++ sketch given as a
+source file. Outputs and gradients are compared first; then calls alternate and medians
+count. Beside the times stands what the memory system allows: the same bytes gathered by
+a loop that does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from record import write_results
+from torch import Tensor
+from torch.utils import cpp_extension
+from transformers.models.mask2former import modeling_mask2former
+
+from geoseg.ops import LIBRARY, ms_deform_attn, regular_reference_points
+
+PYRAMID = ((23, 23), (45, 45), (90, 90))
+PATCHES = ((45, 45),)
+STABLE_ABI = "0x020a000000000000"
+Call = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One shape of a model at 720 pixels."""
+
+    name: str
+    levels: tuple[tuple[int, int], ...]
+    query_levels: tuple[tuple[int, int], ...]
+    heads: int
+    dim: int
+
+    def draw(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw value, locations some cells around each query, and weights."""
+        generator = torch.Generator().manual_seed(0)
+        places = regular_reference_points(self.query_levels, torch.device("cpu"))
+        cells = sum(height * width for height, width in self.levels)
+        value = torch.randn(1, cells, self.heads, self.dim, generator=generator)
+        shape = (1, len(places), self.heads, len(self.levels), 4)
+        sizes = torch.tensor([(w, h) for h, w in self.levels], dtype=torch.float32)
+        offsets = torch.randn(*shape, 2, generator=generator) * 3
+        locations = places[None, :, None, None, None] + offsets / sizes[:, None]
+        weights = torch.rand(shape, generator=generator).flatten(3).softmax(-1)
+        return value, locations, weights.view(shape)
+
+
+CASES = (
+    Case("pixel decoder", PYRAMID, PYRAMID, 8, 32),
+    Case("Meta's head", PYRAMID, PYRAMID, 16, 128),
+    Case("extractor D 32", PATCHES, PYRAMID, 16, 32),
+    Case("extractor D 64", PATCHES, PYRAMID, 16, 64),
+    Case("injector D 32", PYRAMID, PATCHES, 16, 32),
+    Case("injector D 64", PYRAMID, PATCHES, 16, 64),
+)
+
+
+def main() -> None:
+    """Compare, time, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--sketch", type=Path, default=None)
+    parser.add_argument("--json", type=Path, default=None)
+    parser.add_argument("--memory-of", nargs=2, default=None, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.memory_of is not None:
+        print(memory_rise(*arguments.memory_of))
+        return
+    if not LIBRARY.loaded:
+        raise SystemExit(f"there is nothing to measure: {LIBRARY.reason}")
+    sketch = build_sketch(arguments.sketch)
+    rows = []
+    for threads in arguments.threads:
+        torch.set_num_threads(threads)
+        for case in CASES:
+            rows.append(measure(case, threads, arguments.repeats, sketch))
+            print_row(rows[-1])
+    memory = measure_memory()
+    if arguments.json is not None:
+        write_results(arguments.json, {"times": rows, "memory": memory})
+
+
+def rivals(case: Case, sketch: Any) -> dict[str, Call]:  # noqa: ANN401
+    """The functions that can do a case; ours first."""
+    levels = list(case.levels)
+    sizes = torch.tensor(levels)
+    hf = modeling_mask2former.multi_scale_deformable_attention
+    calls: dict[str, Call] = {
+        "geoseg": lambda v, p, w: ms_deform_attn(v, levels, p, w),
+        "hugging face": lambda v, p, w: hf(v, levels, p, w),
+    }
+    other = _torch_ms_deform_attn()
+    if other is not None:
+        starts = torch.cat([sizes.new_zeros(1), sizes.prod(1).cumsum(0)[:-1]])
+        calls["torch-ms-deform-attn"] = lambda v, p, w: other(v, sizes, starts, p, w)
+    if sketch is not None and case.dim == 32:
+        calls["sketch"] = lambda v, p, w: sketch(v, sizes, p, w).flatten(2)
+    return calls
+
+
+def measure(case: Case, threads: int, repeats: int, sketch: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Time one case: forward of all, forward and backward of those that have one."""
+    inputs = case.draw()
+    calls = rivals(case, sketch)
+    check(calls, inputs)
+    forward = alternate(
+        {name: _forward(call, inputs) for name, call in calls.items()}, repeats
+    )
+    trained = {name: call for name, call in calls.items() if name != "sketch"}
+    both = alternate(
+        {name: _backward(call, inputs) for name, call in trained.items()},
+        max(3, repeats // 2),
+    )
+    gathered = inputs[1].numel() // 2 * 4 * case.dim * 4
+    return {
+        "case": case.name,
+        "threads": threads,
+        "forward_ms": forward,
+        "both_ms": both,
+        "gathered_mb": round(gathered / 1e6),
+        "gather_limit_ms": gather_limit(case, inputs, repeats),
+    }
+
+
+def check(calls: dict[str, Call], inputs: tuple[Tensor, Tensor, Tensor]) -> None:
+    """All must give what Hugging Face's function gives, or no time means anything."""
+    expected, gradients = _outcome(calls["hugging face"], inputs)
+    for name, call in calls.items():
+        if name == "sketch":
+            found, own = call(*inputs), gradients
+        else:
+            found, own = _outcome(call, inputs)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        for one, other in zip(own, gradients, strict=True):
+            # As a whole: at the few points that lie within rounding of a cell's
+            # centre, where the slope jumps, two sides are right.
+            assert float((one - other).norm()) < 5e-3 * float(other.norm()), name
+
+
+def alternate(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median milliseconds of each, called in turn, the first round apart."""
+    seen: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(repeats + 1):
+        for name, call in calls.items():
+            started = time.perf_counter()
+            call()
+            if turn:
+                seen[name].append(time.perf_counter() - started)
+    return {name: round(statistics.median(t) * 1e3, 2) for name, t in seen.items()}
+
+
+def gather_limit(
+    case: Case, inputs: tuple[Tensor, Tensor, Tensor], repeats: int
+) -> float:
+    """Milliseconds in which `embedding_bag` sums the same rows, in the same order.
+
+    It reads one row of D numbers for each corner of each point, as the operator must,
+    and has no locations to work out.
+    """
+    value, locations, weights = inputs
+    table = value[0].permute(1, 0, 2).reshape(-1, case.dim).contiguous()
+    cells, rows, start = value.shape[1], [], 0
+    for level, (height, width) in enumerate(case.levels):
+        place = locations[0, :, :, level]  # (Q, M, P, 2)
+        col = (place[..., 0] * width - 0.5).floor().long().clamp(0, width - 2)
+        row = (place[..., 1] * height - 0.5).floor().long().clamp(0, height - 2)
+        first = start + row * width + col
+        rows.append(
+            torch.stack([first, first + 1, first + width, first + width + 1], -1)
+        )
+        start += height * width
+    index = torch.stack(rows, 2)  # (Q, M, L, P, 4)
+    head = torch.arange(value.shape[2]).view(1, -1, 1, 1, 1) * cells
+    index = (index + head).flatten(2).flatten(0, 1)
+    factor = weights[0].unsqueeze(-1).expand(*weights.shape[1:], 4).reshape(index.shape)
+    call = torch.nn.functional.embedding_bag
+    timed = {
+        "gather": lambda: call(index, table, per_sample_weights=factor, mode="sum")
+    }
+    return alternate(timed, repeats)["gather"]
+
+
+def print_row(row: dict[str, Any]) -> None:
+    """Print one case: our milliseconds, and how many times ours the others take."""
+    cells = [f"{row['case']:<15} {row['threads']} threads"]
+    for kind in ("forward_ms", "both_ms"):
+        own = row[kind]["geoseg"]
+        ratios = [
+            f"{name} {value / own:.1f}x"
+            for name, value in row[kind].items()
+            if name != "geoseg"
+        ]
+        cells.append(f"{kind[:-3]} {own:.1f} ms: {', '.join(ratios)}")
+    limit = row["gather_limit_ms"]
+    cells.append(f"embedding_bag of the same rows {limit:.1f} ms")
+    print(" | ".join(cells), flush=True)
+
+
+def measure_memory() -> dict[str, dict[str, float]]:
+    """Rise of VmHWM by one forward and backward, each in a process of its own."""
+    rises: dict[str, dict[str, float]] = {}
+    for case in CASES[:3]:
+        rises[case.name] = {}
+        for name in ("geoseg", "hugging face"):
+            done = subprocess.run(
+                [sys.executable, __file__, "--memory-of", case.name, name],
+                capture_output=True, text=True, check=True,
+            )  # fmt: skip
+            rises[case.name][name] = float(done.stdout)
+        own, other = rises[case.name]["geoseg"], rises[case.name]["hugging face"]
+        print(f"{case.name}: memory rises by {own:.0f} MiB, {other:.0f} with HF")
+    return rises
+
+
+def memory_rise(case_name: str, name: str) -> float:
+    """MiB by which the peak rises over the inputs'."""
+    torch.set_num_threads(1)
+    [case] = [case for case in CASES if case.name == case_name]
+    inputs = case.draw()
+    call = rivals(case, None)[name]
+    small = tuple(t[:, :1] if i else t for i, t in enumerate(inputs))
+    _outcome(call, small)  # libraries are loaded and warm
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    _outcome(call, inputs)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def build_sketch(source: Path | None) -> Any:  # noqa: ANN401 (an operator)
+    """Compile a sketch that registers `geoseg_t::msda_fwd`."""
+    if source is None:
+        return None
+    cpp_extension.load(
+        "geoseg_sketch",
+        [str(source)],
+        is_python_module=False,
+        extra_cflags=["-O3", "-march=native", f"-DTORCH_TARGET_VERSION={STABLE_ABI}"],
+    )
+    return torch.ops.geoseg_t.msda_fwd
+
+
+def _torch_ms_deform_attn() -> Any:  # noqa: ANN401 (an untyped package)
+    try:
+        from torch_ms_deform_attn import ms_deform_attn as function
+    except ImportError:
+        return None
+    return function
+
+
+def _forward(call: Call, inputs: tuple[Tensor, Tensor, Tensor]) -> Callable[[], object]:
+    def run() -> None:
+        with torch.inference_mode():
+            call(*inputs)
+
+    return run
+
+
+def _backward(
+    call: Call, inputs: tuple[Tensor, Tensor, Tensor]
+) -> Callable[[], object]:
+    return lambda: _outcome(call, inputs)
+
+
+def _outcome(
+    call: Call, inputs: tuple[Tensor, Tensor, Tensor]
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    leaves = [tensor.detach().requires_grad_() for tensor in inputs]
+    output = call(*leaves)
+    return output.detach(), torch.autograd.grad(output, leaves, torch.ones_like(output))
+
+
+if __name__ == "__main__":
+    main()

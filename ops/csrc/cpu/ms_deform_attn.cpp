@@ -1,0 +1,167 @@
+// Multi-scale deformable attention on the CPU: checks, choice of kernels, threads.
+#include "ms_deform_attn.h"
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <string>
+#include <tuple>
+#include <vector>
+
+namespace geoseg::cpu {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// GEOSEG_CPU names an instruction set, for tests; by default the best there is.
+template <typename T>
+const Kernels<T>& choose_kernels() {
+  static const Kernels<T> chosen = [] {
+    const char* asked = std::getenv("GEOSEG_CPU");
+    const std::string name = asked ? asked : "";
+#if defined(__x86_64__)
+    const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") &&
+                            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                            __builtin_cpu_supports("avx512vl");
+    if (has_avx512 && (name.empty() || name == "avx512")) return avx512::kernels<T>();
+    if (has_avx2 && (name.empty() || name == "avx2")) return avx2::kernels<T>();
+#endif
+    STD_TORCH_CHECK(name.empty() || name == "portable", "GEOSEG_CPU=", name,
+                    ": this processor has no such instructions; use portable, avx2 or avx512");
+    return portable::kernels<T>();
+  }();
+  return chosen;
+}
+
+constexpr int64_t LONGEST_SIDE = int64_t(1) << 23;
+
+Sizes read_sizes(const Tensor& value, const std::vector<int64_t>& shapes, const Tensor& locations) {
+  // The Python front has checked shapes with better words; this guards memory.
+  STD_TORCH_CHECK(value.dim() == 4 && locations.dim() == 6, "value must be (B, S, M, D) and "
+                  "sampling_locations (B, Q, M, L, P, 2)");
+  const Sizes n{value.size(0), value.size(1), value.size(2), value.size(3),
+                locations.size(1), locations.size(3), locations.size(4)};
+  int64_t cells = 0;
+  for (size_t i = 0; i + 1 < shapes.size(); i += 2) {
+    const int64_t height = shapes[i], width = shapes[i + 1];
+    STD_TORCH_CHECK(height > 0 && width > 0, "a level is empty");
+    // Beyond, float32 cannot tell neighbouring cells apart. It also keeps products small.
+    STD_TORCH_CHECK(height <= LONGEST_SIDE && width <= LONGEST_SIDE, "a level has a side of more than 2^23 cells");
+    cells += height * width;
+  }
+  STD_TORCH_CHECK(int64_t(shapes.size()) == 2 * n.levels && cells == n.cells,
+                  "spatial_shapes do not add up to the cells of value");
+  STD_TORCH_CHECK(locations.size(0) == n.batch && locations.size(2) == n.heads && locations.size(5) == 2,
+                  "sampling_locations do not fit value");
+  return n;
+}
+
+template <typename T>
+struct Prepared {
+  Tensor value, locations, weights;
+  Inputs<T> inputs;
+
+  Prepared(const Tensor& v, const std::vector<int64_t>& shapes, const Tensor& l, const Tensor& w)
+      : value(torch::stable::contiguous(v)),
+        locations(torch::stable::contiguous(l)),
+        weights(torch::stable::contiguous(w)) {
+    const Sizes n = read_sizes(v, shapes, l);
+    const ScalarType real = sizeof(Real<T>) == 8 ? ScalarType::Double : ScalarType::Float;
+    STD_TORCH_CHECK(l.scalar_type() == real && w.scalar_type() == real,
+                    "sampling_locations and attention_weights must be float32, or float64 for a float64 value");
+    STD_TORCH_CHECK(w.numel() * 2 == l.numel(), "attention_weights do not fit sampling_locations");
+    inputs = {n, shapes.data(), static_cast<const T*>(value.const_data_ptr()),
+              static_cast<const Real<T>*>(locations.const_data_ptr()),
+              static_cast<const Real<T>*>(weights.const_data_ptr())};
+  }
+};
+
+template <typename T>
+Tensor forward(const Tensor& value, const std::vector<int64_t>& shapes, const Tensor& locations,
+               const Tensor& weights) {
+  const Prepared<T> prepared(value, shapes, locations, weights);
+  const Sizes& n = prepared.inputs.sizes;
+  Tensor output = torch::stable::new_empty(value, {n.batch, n.queries, n.heads * n.channels});
+  T* to = static_cast<T*>(output.mutable_data_ptr());
+  const Kernels<T>& kernels = choose_kernels<T>();
+  const int64_t points = n.levels * n.points;
+  // Enough work for a thread to be worth waking: some 10,000 multiplications.
+  const int64_t grain = std::max<int64_t>(1, 10000 / std::max<int64_t>(1, n.heads * points * n.channels));
+  torch::stable::parallel_for(0, n.batch * n.queries, grain, [&](int64_t begin, int64_t end) {
+    std::vector<char> scratch(points * kernels.point_bytes);
+    kernels.forward(prepared.inputs, to, begin, end, scratch.data());
+  });
+  return output;
+}
+
+template <typename T>
+std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Tensor& value,
+                                            const std::vector<int64_t>& shapes, const Tensor& locations,
+                                            const Tensor& weights) {
+  const Prepared<T> prepared(value, shapes, locations, weights);
+  const Sizes& n = prepared.inputs.sizes;
+  const Tensor output = torch::stable::contiguous(grad_output);
+  STD_TORCH_CHECK(output.scalar_type() == value.scalar_type() &&
+                      output.numel() == n.batch * n.queries * n.heads * n.channels,
+                  "grad_output must have the shape and dtype of the output");
+  // In the dtype of the sums; bfloat16 would lose most of what it adds up.
+  Tensor grad_value = torch::stable::new_zeros(prepared.locations, {n.batch, n.cells, n.heads, n.channels});
+  Tensor grad_locations = torch::stable::empty_like(prepared.locations);
+  Tensor grad_weights = torch::stable::empty_like(prepared.weights);
+  const Gradients<T> gradients{static_cast<const T*>(output.const_data_ptr()),
+                               static_cast<Real<T>*>(grad_value.mutable_data_ptr()),
+                               static_cast<Real<T>*>(grad_locations.mutable_data_ptr()),
+                               static_cast<Real<T>*>(grad_weights.mutable_data_ptr())};
+  const Kernels<T>& kernels = choose_kernels<T>();
+  const int64_t points = n.levels * n.points;
+  torch::stable::parallel_for(0, n.batch * n.heads, 1, [&](int64_t begin, int64_t end) {
+    std::vector<char> scratch(points * kernels.point_bytes + n.channels * sizeof(Real<T>));
+    kernels.backward(prepared.inputs, gradients, begin, end, scratch.data());
+  });
+  if (grad_value.scalar_type() != value.scalar_type())
+    grad_value = torch::stable::to(grad_value, value.scalar_type());
+  return {grad_value, grad_locations, grad_weights};
+}
+
+Tensor ms_deform_attn(Tensor value, std::vector<int64_t> shapes, Tensor locations, Tensor weights) {
+  switch (value.scalar_type()) {
+    case ScalarType::Float:
+      return forward<float>(value, shapes, locations, weights);
+    case ScalarType::Double:
+      return forward<double>(value, shapes, locations, weights);
+    case ScalarType::BFloat16:
+      return forward<BFloat16>(value, shapes, locations, weights);
+    default:
+      STD_TORCH_CHECK(false, "value must be float32, float64 or bfloat16 on the CPU");
+  }
+}
+
+std::tuple<Tensor, Tensor, Tensor> ms_deform_attn_backward(Tensor grad_output, Tensor value,
+                                                           std::vector<int64_t> shapes, Tensor locations,
+                                                           Tensor weights) {
+  switch (value.scalar_type()) {
+    case ScalarType::Float:
+      return backward<float>(grad_output, value, shapes, locations, weights);
+    case ScalarType::Double:
+      return backward<double>(grad_output, value, shapes, locations, weights);
+    case ScalarType::BFloat16:
+      return backward<BFloat16>(grad_output, value, shapes, locations, weights);
+    default:
+      STD_TORCH_CHECK(false, "value must be float32, float64 or bfloat16 on the CPU");
+  }
+}
+
+}  // namespace
+}  // namespace geoseg::cpu
+
+STABLE_TORCH_LIBRARY_IMPL(geoseg, CPU, library) {
+  library.impl("ms_deform_attn", TORCH_BOX(&geoseg::cpu::ms_deform_attn));
+  library.impl("ms_deform_attn_backward", TORCH_BOX(&geoseg::cpu::ms_deform_attn_backward));
+}

@@ -1,0 +1,14 @@
+// The operators' schemas, declared once for all devices. Loading the library registers
+// them; it is no Python module, and needs no header of Python's.
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(geoseg, library) {
+  // spatial_shapes: height and width of each level, one after the other. Numbers, not a
+  // tensor: on a GPU, reading it would wait for the device.
+  library.def(
+      "ms_deform_attn(Tensor value, SymInt[] spatial_shapes, Tensor sampling_locations, "
+      "Tensor attention_weights) -> Tensor");
+  library.def(
+      "ms_deform_attn_backward(Tensor grad_output, Tensor value, SymInt[] spatial_shapes, "
+      "Tensor sampling_locations, Tensor attention_weights) -> (Tensor, Tensor, Tensor)");
+}
