@@ -11,7 +11,7 @@
 #include <cstdint>
 
 #if defined(__CUDACC__)
-#define GEOSEG_HOST_DEVICE __host__ __device__ __forceinline__
+#define GEOSEG_HOST_DEVICE static __host__ __device__ __forceinline__
 #else
 // Never a function of its own: files compiled for several instruction sets include this,
 // and the linker would keep any one copy.
@@ -42,35 +42,41 @@ GEOSEG_HOST_DEVICE int64_t output_index(const Sizes& n, int64_t b, int64_t q, in
   return ((b * n.queries + q) * n.heads + m) * n.channels;
 }
 
-// The two cells next to a coordinate along one axis. A cell outside the level counts as
-// zero: its weight and slope are 0, and its index is that of the other one, so that it
-// may be read.
-template <typename Real>
-struct Neighbours {
-  int64_t low, high;
-  Real low_weight, high_weight;
-  // Derivatives of the weights by the coordinate.
-  Real low_slope, high_slope;
+// Numbers one by one. Kernels that work on vectors of numbers bring a `Math` of their own.
+template <typename R, typename I>
+struct ScalarMath {
+  using Real = R;
+  using Index = I;
+  using Mask = bool;
+  GEOSEG_HOST_DEVICE Index truncate(Real number) { return Index(number); }
+  GEOSEG_HOST_DEVICE Real real(Index number) { return Real(number); }
 };
 
-// Finds them for a location in 0..1 on an axis of `length` cells. Returns false where
-// nothing of the level is within reach, and for NaN and infinity, whose conversion to an
-// integer would be undefined.
-template <typename Real>
-GEOSEG_HOST_DEVICE bool find_neighbours(Real location, int64_t length, Neighbours<Real>& found) {
-  const Real place = location * Real(length) - Real(0.5);
-  // At -1 exactly the weights are 0 and a slope is not, as in grid_sample.
-  if (!(place >= Real(-1) && place < Real(length))) return false;
-  const int64_t low = int64_t(place + Real(1)) - 1;  // place + 1 >= 0: floor by truncation
-  const Real share = place - Real(low);
-  const bool has_low = low >= 0, has_high = low + 1 < length;
-  found.low = has_low ? low : 0;
-  found.high = has_high ? low + 1 : length - 1;
-  found.low_weight = has_low ? Real(1) - share : Real(0);
-  found.high_weight = has_high ? share : Real(0);
-  found.low_slope = has_low ? Real(-1) : Real(0);
-  found.high_slope = has_high ? Real(1) : Real(0);
-  return true;
+// The two cells next to a coordinate along one axis, `low` and `low + 1`. One outside the
+// level counts as zero; without any, nothing of the level is within reach.
+template <typename Math>
+struct Neighbours {
+  typename Math::Index low;
+  typename Math::Real share;  // weight of the high cell, 1 - share that of the low one
+  typename Math::Mask has_low, has_high;
+};
+
+// Finds them for a location in 0..1 on an axis of `length` cells. NaN and infinity reach
+// nothing. No branches, so that vectors will do for `Math`.
+template <typename Math>
+GEOSEG_HOST_DEVICE Neighbours<Math> find_neighbours(typename Math::Real location, typename Math::Real length) {
+  using Real = typename Math::Real;
+  using Index = typename Math::Index;
+  const Real place = location * length - 0.5f;
+  // At -1 exactly the weights are 0 and the slope is not, as in grid_sample.
+  const typename Math::Mask near = (place >= -1.0f) & (place < length);
+  // To convert any other number to an integer would be undefined.
+  const Real safe = near ? place : Real{};
+  const Index truncated = Math::truncate(safe);
+  const Index low = Math::real(truncated) > safe ? truncated - 1 : truncated;
+  const Real share = safe - Math::real(low);
+  const typename Math::Mask has_low = near & (low >= 0), has_high = near & (Math::real(low) < length - 1.0f);
+  return {low, share, has_low, has_high};
 }
 
 }  // namespace geoseg

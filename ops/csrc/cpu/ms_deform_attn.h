@@ -37,20 +37,23 @@ struct Inputs {
 template <typename T>
 struct Gradients {
   const T* output;
-  Real<T>* value;  // zeros before
+  T* value;
   Real<T>* locations;
   Real<T>* weights;
 };
 
+// Scratch memory begins on a cache line.
+constexpr int64_t CACHE_LINE = 64;
+
 template <typename T>
 struct Kernels {
-  // Queries [begin, end) of B * Q; writes their rows of the output.
-  void (*forward)(const Inputs<T>&, T* output, int64_t begin, int64_t end, void* memory);
+  // Rows [begin, end) of B * M * Q, head after head; writes theirs of the output.
+  void (*forward)(const Inputs<T>&, T* output, int64_t begin, int64_t end, void* scratch);
+  int64_t (*forward_bytes)(const Sizes&, int64_t begin, int64_t end);  // of scratch
   // Heads [begin, end) of B * M. A head's gradients are summed by one thread, in the order
   // of queries: the same bits for any number of threads, and no atomics.
-  void (*backward)(const Inputs<T>&, const Gradients<T>&, int64_t begin, int64_t end, void* memory);
-  // Bytes of scratch for each of the L * P points; `backward` wants D numbers more.
-  int64_t point_bytes;
+  void (*backward)(const Inputs<T>&, const Gradients<T>&, int64_t begin, int64_t end, void* scratch);
+  int64_t (*backward_bytes)(const Sizes&);
 };
 
 namespace portable {

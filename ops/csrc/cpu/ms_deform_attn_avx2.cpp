@@ -1,15 +1,16 @@
 // The kernels for AVX2.
 #if defined(__x86_64__)
-#include <cstdint>
-#include <cstring>
-
-#include "ms_deform_attn.h"
-
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
 #else
 #pragma GCC target("avx2,fma")
 #endif
+// Below the instructions: what is inlined must be compiled for them, too.
+#include <cstdint>
+#include <cstring>
+
+#include "ms_deform_attn.h"
+
 #define GEOSEG_ISA avx2
 #define GEOSEG_VECTOR_BYTES 32
 #include "ms_deform_attn_kernel.h"
