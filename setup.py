@@ -65,8 +65,8 @@ def native() -> dict[str, Any]:
             "-g0",
             "-std=c++20",
             "-fvisibility=hidden",
-            # Nobody reads the processor's floating-point exceptions, and keeping them in
-            # order would keep conditional expressions out of vectors.
+            # Nobody reads floating-point exceptions, and to keep their order would keep
+            # conditional expressions out of vectors.
             "-fno-trapping-math",
             # GCC notes that 64-byte vectors are passed otherwise without AVX-512; ours
             # are passed to inlined functions only.

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import psutil
 import rasterio
+from high_water import high_water_mib, reset_high_water
 from record import ROOT, write_results
 from scipy import ndimage
 
@@ -143,14 +144,14 @@ class Watcher(threading.Thread):
                 return
             for member in family:
                 role = self._role(member)
-                peak = _high_water_mib(member.pid)
+                peak = high_water_mib(member.pid)
                 peaks = self.peaks[self._stage]
                 peaks[role] = round(max(peaks[role], peak), 1)
             stage = self._current_stage()
             if stage != self._stage:
                 self._stage = stage
                 for member in family:
-                    _reset_high_water(member.pid)
+                    reset_high_water(member.pid)
             time.sleep(0.1)
 
     def _family(self) -> list[psutil.Process]:
@@ -181,25 +182,6 @@ class Watcher(threading.Thread):
             if places[stage] > places[self._stage] and any(self._out.glob(pattern)):
                 return stage
         return self._stage
-
-
-def _high_water_mib(pid: int) -> float:
-    """VmHWM: the largest resident size since the last reset."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0.0
-    for line in lines:
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    return 0.0
-
-
-def _reset_high_water(pid: int) -> None:
-    try:
-        Path(f"/proc/{pid}/clear_refs").write_text("5")  # proc(5)
-    except OSError:
-        return  # Ended meanwhile, or not ours: then peaks only include earlier ones.
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ a loop that does nothing else.
 from __future__ import annotations
 
 import argparse
-import resource
+import os
 import statistics
 import subprocess
 import sys
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from high_water import high_water_mib, reset_high_water, resident_mib
 from record import write_results
 from torch import Tensor
 from torch.utils import cpp_extension
@@ -79,7 +80,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--sketch", type=Path, default=None)
     parser.add_argument("--json", type=Path, default=None)
-    parser.add_argument("--memory-of", nargs=2, default=None, help=argparse.SUPPRESS)
+    parser.add_argument("--memory-of", nargs=3, default=None, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.memory_of is not None:
         print(memory_rise(*arguments.memory_of))
@@ -214,33 +215,42 @@ def print_row(row: dict[str, Any]) -> None:
     print(" | ".join(cells), flush=True)
 
 
-def measure_memory() -> dict[str, dict[str, float]]:
-    """Rise of VmHWM by one forward and backward, each in a process of its own."""
-    rises: dict[str, dict[str, float]] = {}
-    for case in CASES[:3]:
-        rises[case.name] = {}
-        for name in ("geoseg", "hugging face"):
-            done = subprocess.run(
-                [sys.executable, __file__, "--memory-of", case.name, name],
-                capture_output=True, text=True, check=True,
-            )  # fmt: skip
-            rises[case.name][name] = float(done.stdout)
-        own, other = rises[case.name]["geoseg"], rises[case.name]["hugging face"]
-        print(f"{case.name}: memory rises by {own:.0f} MiB, {other:.0f} with HF")
+def measure_memory() -> dict[str, dict[str, dict[str, float]]]:
+    """MiB by which VmHWM rises over the inputs', each in a process of its own."""
+    rises: dict[str, dict[str, dict[str, float]]] = {}
+    for case in CASES:
+        for kind in ("forward", "both"):
+            seen = {}
+            for name in ("geoseg", "hugging face"):
+                done = subprocess.run(
+                    [sys.executable, __file__, "--memory-of", case.name, name, kind],
+                    capture_output=True, text=True, check=True,
+                )  # fmt: skip
+                seen[name] = float(done.stdout)
+            rises.setdefault(case.name, {})[kind] = seen
+            own, other = seen["geoseg"], seen["hugging face"]
+            print(
+                f"{case.name:<15} {kind:<7} memory rises by {own:.0f} MiB, "
+                f"{other:.0f} with Hugging Face: {other / max(own, 1.0):.1f}x",
+                flush=True,
+            )
     return rises
 
 
-def memory_rise(case_name: str, name: str) -> float:
-    """MiB by which the peak rises over the inputs'."""
+def memory_rise(case_name: str, name: str, kind: str) -> float:
+    """MiB by which the peak of this process rises over the inputs'."""
     torch.set_num_threads(1)
     [case] = [case for case in CASES if case.name == case_name]
     inputs = case.draw()
+    make = _forward if kind == "forward" else _backward
     call = rivals(case, None)[name]
-    small = tuple(t[:, :1] if i else t for i, t in enumerate(inputs))
-    _outcome(call, small)  # libraries are loaded and warm
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    _outcome(call, inputs)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    value, *places = inputs
+    # Libraries are loaded and warm.
+    make(call, (value, *(tensor[:, :1] for tensor in places)))()
+    before = resident_mib(os.getpid())
+    reset_high_water(os.getpid())
+    make(call, inputs)()
+    return high_water_mib(os.getpid()) - before
 
 
 def build_sketch(source: Path | None) -> Any:  # noqa: ANN401 (an operator)

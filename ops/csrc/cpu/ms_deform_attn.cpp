@@ -121,6 +121,7 @@ Tensor forward(const Tensor& value, const std::vector<int64_t>& shapes, const Te
   const Prepared<T> prepared(value, shapes, locations, weights);
   const Sizes& n = prepared.inputs.sizes;
   Tensor output = torch::stable::new_empty(value, {n.batch, n.queries, n.heads * n.channels});
+  if (output.numel() == 0) return output;
   T* to = static_cast<T*>(output.mutable_data_ptr());
   advise_huge_pages(to, output.numel() * sizeof(T));
   const Kernels<T>& kernels = choose_kernels<T>();
@@ -153,6 +154,8 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Ten
                                static_cast<Real<T>*>(grad_locations.mutable_data_ptr()),
                                static_cast<Real<T>*>(grad_weights.mutable_data_ptr())};
   const Kernels<T>& kernels = choose_kernels<T>();
+  // Without channels, the tensors' memory may be nowhere at all.
+  if (n.channels == 0) return {grad_value, torch::stable::zero_(grad_locations), torch::stable::zero_(grad_weights)};
   torch::stable::parallel_for(0, n.batch * n.heads, 1, [&](int64_t begin, int64_t end) {
     const Scratch scratch(kernels.backward_bytes(n));
     kernels.backward(prepared.inputs, gradients, begin, end, scratch.begin());
