@@ -7,7 +7,9 @@
 #if defined(__CUDACC__)
 #define GEOSEG_POINT __host__ __device__ __forceinline__
 #else
-#define GEOSEG_POINT static inline __attribute__((always_inline))
+// Never a function of its own: files compiled for several instruction sets may include
+// this, and the linker would keep any one copy.
+#define GEOSEG_POINT inline __attribute__((always_inline))
 #endif
 
 namespace geoseg {

@@ -28,13 +28,13 @@ struct Row {
   int query_turn;
   bool exists;
 
-  __device__ __forceinline__ Row(const Shape& shape, unsigned item, int chunks, int64_t batch) {
+  __device__ __forceinline__ Row(const Shape& shape, unsigned item, int chunks, int batch) {
     const unsigned row = item / unsigned(chunks);
     chunk = int(item - row * chunks);
     query_turn = int(row / unsigned(shape.heads));
     head = int(row - unsigned(query_turn) * shape.heads);
     exists = query_turn < shape.queries;
-    index = (batch * shape.queries + query_turn) * shape.heads + head;
+    index = (int64_t(batch) * shape.queries + query_turn) * shape.heads + head;
   }
 };
 
@@ -44,7 +44,7 @@ struct GivenRow {
   const GivenPoints<T>& points;
 
   template <int lanes>
-  __device__ __forceinline__ GivenRow(const GivenPoints<T>& points, const Shape&, int64_t, const Place<lanes>&,
+  __device__ __forceinline__ GivenRow(const GivenPoints<T>& points, const Shape&, int, const Place<lanes>&,
                                       int, Row&)
       : points(points) {}
 
@@ -71,7 +71,7 @@ struct RawRow {
     x = (R(cell.column) + R(0.5)) / R(width);
     y = (R(cell.row) + R(0.5)) / R(height);
     const int64_t query = points.grid.start[cell.level] + cell.row * int64_t(width) + cell.column;
-    row.index = (batch * shape.queries + query) * shape.heads + row.head;
+    row.index = (int64_t(batch) * shape.queries + query) * shape.heads + row.head;
     normalise(place, total, row);
   }
 
@@ -159,12 +159,12 @@ __global__ void __launch_bounds__(block_size, resident_blocks<Known>)
   __shared__ Slots<R> slots_of_warps[warps];
   Slots<R>& slots = slots_of_warps[threadIdx.x / warp_size];
 
-  for (int64_t batch = blockIdx.y; batch < shape.batch; batch += gridDim.y) {
+  for (int batch = blockIdx.y; batch < shape.batch; batch += gridDim.y) {
     Row row(shape, place.item(), Known::channels ? 1 : arguments.chunks, batch);
     const typename RowOf<T, Points>::Type source(arguments.points, shape, batch, place, total, row);
     const int first = (row.chunk * place.lanes() + place.lane) * count;
     const bool has_channels = row.exists && (Known::channels || first < channels);
-    const T* value = arguments.value + batch * shape.cells * row_size + row.head * channels + first;
+    const T* value = arguments.value + int64_t(batch) * shape.cells * row_size + row.head * channels + first;
     R sums[count] = {};
 #pragma unroll 1
     for (int base = 0; base < total; base += place.lanes()) {
