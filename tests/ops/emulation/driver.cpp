@@ -1,4 +1,4 @@
-// Runs one call of the CUDA kernels on arrays in files: driver FOLDER. The folder holds
+// Runs one call of the CUDA kernels of GEOSEG_DTYPE on files: driver FOLDER. The folder holds
 // request.txt (see `read_request`) and one raw file for each array, NAME.bin; results are
 // written beside them. Arrays are exactly as long as their file, so that the sanitizer
 // sees every step beyond.
@@ -17,7 +17,7 @@ using namespace geoseg::cuda;
 namespace {
 
 struct Request {
-  std::string call, dtype;
+  std::string call;
   Shape shape;
   Levels levels, grid;
   bool deterministic, narrow;
@@ -47,7 +47,7 @@ Request read_request() {
   std::ifstream text(folder + "/request.txt");
   Request request = {};
   Shape& shape = request.shape;
-  text >> request.call >> request.dtype >> shape.batch >> shape.cells >> shape.heads >> shape.channels;
+  text >> request.call >> shape.batch >> shape.cells >> shape.heads >> shape.channels;
   text >> shape.queries >> shape.points >> request.deterministic >> emulation::descending >> request.narrow;
   request.levels = read_levels(text);
   request.grid = read_levels(text);
@@ -146,11 +146,7 @@ int run(const Request& request) {
 int main(int, char** arguments) {
   folder = arguments[1];
   const Request request = read_request();
-  int error = cudaSuccess;
-  if (request.dtype == "float32") error = run<float>(request);
-  if (request.dtype == "float64") error = run<double>(request);
-  if (request.dtype == "float16") error = run<Half>(request);
-  if (request.dtype == "bfloat16") error = run<BFloat16>(request);
+  const int error = run<GEOSEG_DTYPE>(request);
   if (error != cudaSuccess) std::fprintf(stderr, "%s\n", explain(error));
   return error;
 }
