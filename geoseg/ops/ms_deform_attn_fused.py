@@ -33,8 +33,8 @@ def ms_deform_attn_fused(
 
     It is `ms_deform_attn` with weights = softmax of the logits over levels and points
     jointly, and locations = centre of the query's cell + offset / (width, height) of
-    the level sampled. Where gradients are needed, or the native library has no kernel for
-    the device, it is just that.
+    the level sampled. Where gradients are needed, or the native library has no kernel
+    for the device, it is just that.
 
     Args:
         value: Feature levels, flattened and concatenated, shape (B, S, M, D).

@@ -1,6 +1,6 @@
-"""What nvcc made of the CUDA kernels: a table, and an error where it is not as designed.
+"""What nvcc made of the CUDA kernels: a table, and an error if it is not as designed.
 
-    python tests/ops/cuda_static_report.py [LIBRARY]
+    python tests/cuda_static_report.py [LIBRARY]
 
 Needs no GPU: `cuobjdump` and `nvdisasm` (nvidia-cuda-cuobjdump and nvidia-cuda-nvdisasm
 on PyPI) read the machine code in the built library.
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-LIBRARY = Path(__file__).parents[2] / "geoseg" / "_C.abi3.so"
+LIBRARY = Path(__file__).parents[1] / "geoseg" / "_C.abi3.so"
 MOST_REGISTERS = 64
 POINTS = 4  # unrolled in the fast kernels
 TYPES = {"f": "float32", "d": "float64", "4Half": "float16", "8BFloat16": "bfloat16"}
