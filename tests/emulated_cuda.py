@@ -139,7 +139,7 @@ class Emulator:
         def compile_one(source: Path, *options: str) -> str:
             target = str(self.folder / f"{name}-{source.stem}.o")
             command = ["g++", *FLAGS, define, include, *options, "-x", "c++"]
-            _run([*command, "-c", str(source), "-o", target])
+            _compile([*command, "-c", str(source), "-o", target])
             return target
 
         kernels = SOURCES / f"ms_deform_attn_{name}.cu"
@@ -152,7 +152,7 @@ class Emulator:
                 pool.submit(compile_one, SOURCES / "explain.cu"),
             ]
             objects = [job.result() for job in jobs]
-        _run(["g++", *FLAGS, *objects, "-o", str(driver)])
+        _compile(["g++", *FLAGS, *objects, "-o", str(driver)])
         return driver
 
 
@@ -160,6 +160,13 @@ def _read(path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     data = bytearray(path.read_bytes())
     flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
     return flat.reshape(shape)
+
+
+def _compile(command: list[str]) -> None:
+    """Run a compiler; its errors are none of the kernels', and no mutant's death."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SyntaxError(done.stderr[-4000:])
 
 
 def _run(command: list[str]) -> None:
