@@ -19,7 +19,7 @@ SLOW := slow and not network
 
 .DEFAULT_GOAL := help
 .PHONY: help install test test-slow test-all test-gpu lint format types check \
-	mutants bench demo docs wheel clean
+	mutants bench demo docs wheel clean cuda-report
 
 help: ## Print this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -28,7 +28,7 @@ install: $(INSTALLED) ## Create .venv and install geoseg with its tested depende
 
 # The native operators are part of it: their sources count, too.
 $(INSTALLED): pyproject.toml setup.py constraints.txt \
-		$(shell find ops -name '*.cpp' -o -name '*.h')
+		$(shell find ops -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 	@test -x $(BIN)/python || test -n "$(PYTHON)" || { echo \
 		"no Python >= 3.11 with venv; install one or call make PYTHON=..." >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -61,6 +61,9 @@ types: $(INSTALLED) ## Check types of package and tests
 	$(BIN)/mypy
 
 check: lint types test ## What a change must pass
+
+cuda-report: $(INSTALLED) ## Print what nvcc made of the CUDA kernels, with gates
+	$(BIN)/python tests/cuda_static_report.py
 
 mutants: $(INSTALLED) ## Break each contract on purpose; a test must notice
 	$(BIN)/python tests/mutants/run.py

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,9 @@ SOURCES = Path("ops") / "csrc"
 
 # torch's stable ABI as of 2.10: one library for that torch and all newer ones.
 STABLE_ABI = "0x020a000000000000"
+# Compute capabilities: A100, H100 and B200; newer ones compile the last one's PTX when
+# they load it. GEOSEG_CUDA_ARCHS names others, "75 80".
+CUDA_ARCHITECTURES = "80 90 100"
 # Python's limited API as of 3.11: one wheel for that Python and all newer ones.
 WHEEL_TAG = "cp311"
 
@@ -56,25 +60,33 @@ def native() -> dict[str, Any]:
         return {}
     from torch.utils.cpp_extension import BuildExtension, CppExtension
 
+    toolkit = _toolkit()
+    flags = os.environ.get("GEOSEG_CXXFLAGS", "").split()
     extension: Extension = CppExtension(
         "geoseg._C",
-        sorted(str(path) for path in SOURCES.glob("**/*.cpp")),
-        depends=["setup.py", *sorted(str(path) for path in SOURCES.glob("**/*.h"))],
-        extra_compile_args=[
-            "-O3",
-            "-g0",
-            "-std=c++20",
-            "-fvisibility=hidden",
-            # Nobody reads floating-point exceptions, and to keep their order would keep
-            # conditional expressions out of vectors.
-            "-fno-trapping-math",
-            # GCC notes that 64-byte vectors are passed otherwise without AVX-512; ours
-            # are passed to inlined functions only.
-            "-Wno-psabi",
-            f"-DTORCH_TARGET_VERSION={STABLE_ABI}",
-            *os.environ.get("GEOSEG_CXXFLAGS", "").split(),
+        _sources(with_cuda=toolkit is not None),
+        depends=[
+            "setup.py",
+            *sorted(str(p) for p in SOURCES.glob("**/*") if p.suffix in (".h", ".cuh")),
         ],
-        extra_link_args=os.environ.get("GEOSEG_CXXFLAGS", "").split(),
+        extra_compile_args={
+            "cxx": [
+                "-O3",
+                "-g0",
+                "-std=c++20",
+                "-fvisibility=hidden",
+                # Nobody reads floating-point exceptions, and to keep their order would
+                # keep conditional expressions out of vectors.
+                "-fno-trapping-math",
+                # GCC notes that 64-byte vectors are passed otherwise without AVX-512;
+                # ours are passed to inlined functions only.
+                "-Wno-psabi",
+                f"-DTORCH_TARGET_VERSION={STABLE_ABI}",
+                *flags,
+            ],
+            "nvcc": _nvcc_flags(),
+        },
+        extra_link_args=[*flags, *_cuda_link_flags(toolkit)],
         py_limited_api=True,
     )
     return {
@@ -82,6 +94,78 @@ def native() -> dict[str, Any]:
         "cmdclass": {"build_ext": BuildExtension.with_options(use_ninja=False)},
         "options": {"bdist_wheel": {"py_limited_api": WHEEL_TAG}},
     }
+
+
+def _sources(*, with_cuda: bool) -> list[str]:
+    """List what is compiled: all of ops/csrc, or all but what needs CUDA."""
+    found = [p for p in SOURCES.glob("**/*") if p.suffix in (".cpp", ".cu")]
+    return sorted(str(p) for p in found if with_cuda or "cuda" not in p.parts)
+
+
+def _toolkit() -> Path | None:
+    """Find the folder of CUDA's libraries for linking; None builds for CPUs only.
+
+    GEOSEG_OPS=cpu asks for that; with cuda, a missing nvcc is an error.
+    """
+    asked = os.environ.get("GEOSEG_OPS")
+    if asked == "cpu":
+        return None
+    try:
+        return _ask_nvcc()
+    except (OSError, subprocess.CalledProcessError, LookupError) as error:
+        if asked == "cuda":
+            sys.exit(f"GEOSEG_OPS=cuda asks for CUDA kernels, and nvcc fails: {error}")
+        sys.stderr.write(f"geoseg: no CUDA kernels, as nvcc fails: {error}\n")
+        return None
+
+
+def _ask_nvcc() -> Path:
+    """Ask nvcc where its libraries are: the one on PATH may be a wrapper of another."""
+    import torch
+    from torch.utils.cpp_extension import CUDA_HOME
+
+    if torch.version.cuda is None:
+        raise LookupError("this torch is for CPUs only")
+    if CUDA_HOME is None:
+        raise LookupError("there is none; set CUDA_HOME to the folder of the toolkit")
+    done = subprocess.run(
+        [str(Path(CUDA_HOME) / "bin" / "nvcc"), "--dryrun", "-x", "cu", "/dev/null"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    for folder in re.findall(r'"-L([^"]+)"', done.stderr):
+        if (Path(folder) / "libcudart_static.a").is_file():
+            return Path(folder).resolve()
+    raise LookupError("it names no folder with libcudart_static.a")
+
+
+def _nvcc_flags() -> list[str]:
+    """Flags for nvcc; those of torch's own come on top."""
+    names = os.environ.get("GEOSEG_CUDA_ARCHS", CUDA_ARCHITECTURES).split()
+    targets = [f"-gencode=arch=compute_{name},code=sm_{name}" for name in names]
+    return [
+        "-O3",
+        "-std=c++20",
+        "-Xcompiler=-fvisibility=hidden",
+        # Architectures side by side, one for each processor.
+        "-t=0",
+        *targets,
+        f"-gencode=arch=compute_{names[-1]},code=compute_{names[-1]}",
+    ]
+
+
+def _cuda_link_flags(toolkit: Path | None) -> list[str]:
+    """Flags that leave no library of CUDA's to be missed where there is no GPU.
+
+    The runtime is linked statically and finds the driver when it is first called.
+    torch's CUDA library is reached through libtorch, which every torch has.
+    """
+    if toolkit is None:
+        return []
+    runtime = ["-lcudart_static", "-ldl", "-lrt", "-lpthread"]
+    hidden = ["-Wl,--exclude-libs,ALL", "-Wl,--no-as-needed", "-ltorch"]
+    return [f"-L{toolkit}", *runtime, *hidden]
 
 
 def _missing() -> str | None:

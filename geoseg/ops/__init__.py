@@ -6,5 +6,12 @@ from geoseg.ops.ms_deform_attn import (
     regular_reference_points,
     use_reference,
 )
+from geoseg.ops.ms_deform_attn_fused import ms_deform_attn_fused
 
-__all__ = ["LIBRARY", "ms_deform_attn", "regular_reference_points", "use_reference"]
+__all__ = [
+    "LIBRARY",
+    "ms_deform_attn",
+    "ms_deform_attn_fused",
+    "regular_reference_points",
+    "use_reference",
+]

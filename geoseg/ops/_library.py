@@ -46,13 +46,11 @@ def load_library() -> Library:
         return Library(False, False, f"{VARIABLE}=none")
     failure = _try_to_load()
     if failure is None:
-        cuda = torch._C._dispatch_has_kernel_for_dispatch_key(
-            "geoseg::ms_deform_attn", "CUDA"
-        )
+        cuda = has_kernel("ms_deform_attn", "CUDA")
         if mode == "cuda" and not cuda:
             raise OperatorError(
                 f"{LIBRARY} has no CUDA kernels, and {VARIABLE}=cuda asks for them; "
-                "build it where nvcc is"
+                "install geoseg where nvcc is, with GEOSEG_OPS=cuda"
             )
         return Library(True, cuda, str(LIBRARY))
     if mode != "auto":
@@ -64,6 +62,11 @@ def load_library() -> Library:
         stacklevel=2,
     )
     return Library(False, False, failure)
+
+
+def has_kernel(name: str, device: str) -> bool:
+    """Tell whether a loaded operator has a kernel for "CPU" or "CUDA"."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(f"geoseg::{name}", device)
 
 
 def _try_to_load() -> str | None:

@@ -45,3 +45,16 @@ def ms_deform_attn_reference(
         output = output + (sampled * weight).sum(-1)
     output = output.view(batch, heads * dim, queries)
     return output.transpose(1, 2).contiguous().to(value.dtype)
+
+
+def cell_centres(
+    shapes: Sequence[tuple[int, int]], dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Centres (x, y) in 0..1 of all cells, level after level, rows first: (S, 2)."""
+    points = []
+    for height, width in shapes:
+        y = (torch.arange(height, dtype=dtype, device=device) + 0.5) / height
+        x = (torch.arange(width, dtype=dtype, device=device) + 0.5) / width
+        grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
+        points.append(torch.stack([grid_x, grid_y], dim=-1).reshape(-1, 2))
+    return torch.cat(points)

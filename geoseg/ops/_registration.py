@@ -16,11 +16,14 @@ def register() -> torch.library.Library:
     """Register everything; the result must be kept, or it is undone."""
     torch.library.register_fake(NAME, _fake)
     torch.library.register_fake(f"{NAME}_backward", _fake_backward)
+    torch.library.register_fake(f"{NAME}_fused", _fake_fused)
     torch.library.register_autograd(NAME, _backward, setup_context=_keep)
     torch.library.register_autograd(f"{NAME}_backward", _twice)
     library = torch.library.Library("geoseg", "IMPL")
     for device in ("cpu", "cuda"):
-        library.impl("ms_deform_attn", _autocast(device), f"Autocast{device.upper()}")
+        key = f"Autocast{device.upper()}"
+        library.impl("ms_deform_attn", _autocast(device), key)
+        library.impl("ms_deform_attn_fused", _autocast_fused(device), key)
     return library
 
 
@@ -31,8 +34,19 @@ def _fake(
     return value.new_empty((batch, locations.shape[1], heads * dim))
 
 
+def _fake_fused(
+    value: Tensor, shapes: list[int], grid: list[int], offsets: Tensor, logits: Tensor
+) -> Tensor:
+    return _fake(value, shapes, offsets, logits)
+
+
 def _fake_backward(
-    _: Tensor, value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor
+    _: Tensor,
+    value: Tensor,
+    shapes: list[int],
+    locations: Tensor,
+    weights: Tensor,
+    deterministic: bool = False,
 ) -> Gradients:
     def like(tensor: Tensor) -> Tensor:
         return tensor.new_empty(tensor.shape)
@@ -51,7 +65,12 @@ def _backward(
 ) -> tuple[Tensor, None, Tensor, Tensor]:
     value, locations, weights = ctx.saved_tensors
     by_value, by_location, by_weight = torch.ops.geoseg.ms_deform_attn_backward(
-        grad, value, ctx.shapes, locations, weights
+        grad,
+        value,
+        ctx.shapes,
+        locations,
+        weights,
+        torch.are_deterministic_algorithms_enabled(),
     )
     return by_value, None, by_location, by_weight
 
@@ -64,23 +83,57 @@ def _twice(*_: object) -> None:
 
 
 def _autocast(device: str) -> Any:  # noqa: ANN401 (a kernel)
-    key = getattr(torch._C.DispatchKey, f"Autocast{device.upper()}")
-
     def kernel(
         value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor
     ) -> Tensor:
-        # Values at the reduced precision, as in a matrix product. Locations never: at a
-        # width of 180 cells, bfloat16 is off by 0.7 of a cell.
-        reduced = torch.get_autocast_dtype(device)
         if value.dtype != torch.float64:
-            # The CPU has no kernel for float16.
-            known = device != "cpu" or reduced != torch.float16
-            value = value.to(reduced if known else torch.float32)
+            value = _reduced(value, device)
             locations, weights = locations.float(), weights.float()
-        with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(key)):
+        with _without_autocast(device):
             output: Tensor = torch.ops.geoseg.ms_deform_attn(
                 value, shapes, locations, weights
             )
         return output
 
     return kernel
+
+
+def _autocast_fused(device: str) -> Any:  # noqa: ANN401 (a kernel)
+    def kernel(
+        value: Tensor,
+        shapes: list[int],
+        grid: list[int],
+        offsets: Tensor,
+        logits: Tensor,
+    ) -> Tensor:
+        if value.dtype != torch.float64:
+            value = _reduced(value, device)
+            # Both come from linear layers, so that they are reduced already. Nothing is
+            # gained by widening them: the kernel does.
+            offsets, logits = (
+                tensor if tensor.dtype == value.dtype else tensor.float()
+                for tensor in (offsets, logits)
+            )
+        with _without_autocast(device):
+            output: Tensor = torch.ops.geoseg.ms_deform_attn_fused(
+                value, shapes, grid, offsets, logits
+            )
+        return output
+
+    return kernel
+
+
+def _reduced(value: Tensor, device: str) -> Tensor:
+    """Cast values as autocast casts factors of a matrix product.
+
+    Locations never are: at a width of 180 cells, bfloat16 is off by 0.7 of a cell.
+    """
+    reduced = torch.get_autocast_dtype(device)
+    # The CPU has no kernel for float16.
+    known = device != "cpu" or reduced != torch.float16
+    return value.to(reduced if known else torch.float32)
+
+
+def _without_autocast(device: str) -> Any:  # noqa: ANN401 (torch has no type for it)
+    key = getattr(torch._C.DispatchKey, f"Autocast{device.upper()}")
+    return torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(key))

@@ -10,5 +10,12 @@ STABLE_TORCH_LIBRARY(geoseg, library) {
       "Tensor attention_weights) -> Tensor");
   library.def(
       "ms_deform_attn_backward(Tensor grad_output, Tensor value, SymInt[] spatial_shapes, "
-      "Tensor sampling_locations, Tensor attention_weights) -> (Tensor, Tensor, Tensor)");
+      "Tensor sampling_locations, Tensor attention_weights, bool deterministic=False) "
+      "-> (Tensor, Tensor, Tensor)");
+  // query_shapes: levels whose cells, level after level, are the queries. Offsets are in
+  // cells of the level sampled, from the centre of the query's cell; the softmax of the
+  // logits goes over L and P jointly.
+  library.def(
+      "ms_deform_attn_fused(Tensor value, SymInt[] spatial_shapes, SymInt[] query_shapes, "
+      "Tensor sampling_offsets, Tensor attention_logits) -> Tensor");
 }

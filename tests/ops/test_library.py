@@ -58,8 +58,7 @@ def test_other_words_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(not LIBRARY.loaded, reason="native operators are absent")
 def test_cuda_is_an_error_without_cuda_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    if LIBRARY.cuda:
-        pytest.skip("native operators are absent: not the CUDA ones")
+    monkeypatch.setattr(_library, "has_kernel", lambda *_: False)
     monkeypatch.setenv("GEOSEG_OPS", "cuda")
     with pytest.raises(OperatorError, match="has no CUDA kernels"):
         load_library()
@@ -75,3 +74,21 @@ def test_none_takes_the_reference_without_a_word() -> None:
         check=True,
     )
     assert done.stdout == "False GEOSEG_OPS=none\n"
+
+
+@pytest.mark.skipif(not LIBRARY.loaded, reason="native operators are absent")
+def test_the_library_asks_for_no_library_of_cuda() -> None:
+    # One that is missing would stop it where there is no GPU, the CPU's part too.
+    done = subprocess.run(
+        ["readelf", "--wide", "--dynamic", "--dyn-syms", str(_library.LIBRARY)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    needed = [line for line in done.stdout.splitlines() if "(NEEDED)" in line]
+    assert needed
+    assert not [line for line in needed if "cuda" in line or "cudart" in line]
+    # What torch for CPUs lacks must be allowed to be missing.
+    streams = [line for line in done.stdout.splitlines() if "cuda_stream" in line]
+    assert len(streams) == int(LIBRARY.cuda)
+    assert all(" WEAK " in line and " UND " in line for line in streams)

@@ -178,7 +178,7 @@ Tensor ms_deform_attn(Tensor value, std::vector<int64_t> shapes, Tensor location
 
 std::tuple<Tensor, Tensor, Tensor> ms_deform_attn_backward(Tensor grad_output, Tensor value,
                                                            std::vector<int64_t> shapes, Tensor locations,
-                                                           Tensor weights) {
+                                                           Tensor weights, bool /*deterministic: always*/) {
   switch (value.scalar_type()) {
     case ScalarType::Float:
       return backward<float>(grad_output, value, shapes, locations, weights);
