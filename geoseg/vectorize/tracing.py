@@ -13,6 +13,7 @@ from geoseg.errors import VectorizeError
 from geoseg.grid import Window
 from geoseg.types import NODATA
 from geoseg.vectorize.batch import PolygonBatch
+from geoseg.vectorize.native import Tracer, library
 from geoseg.vectorize.reference.part import TracedPart
 from geoseg.vectorize.reference.rows import trace_rows as trace_rows_reference
 from geoseg.vectorize.reference.tracing import trace_part as trace_part_reference
@@ -51,14 +52,32 @@ def trace_rows(
         VectorizeError: Rows are of another shape or dtype.
         OSError: The folder cannot be written to, or is full.
     """
+    native = library()
     checked = _checked_rows(rows, width)
-    yield from trace_rows_reference(
-        _without(checked, nodata, excluded),
-        width,
-        transform=transform,
-        spill=spill,
-        nodata=nodata,
-    )
+    if native is None:
+        yield from trace_rows_reference(
+            _without(checked, nodata, excluded),
+            width,
+            transform=transform,
+            spill=spill,
+            nodata=nodata,
+        )
+        return
+    tracer: Tracer | None = None
+    for mask, confidence in checked:
+        if tracer is None:
+            tracer = Tracer(
+                native,
+                Window(0, 0, 0, width),
+                transform=transform,
+                nodata=nodata,
+                excluded=excluded,
+                has_confidence=confidence is not None,
+                spill=spill,
+            )
+        yield from tracer.feed(mask, confidence)
+    if tracer is not None:
+        yield from tracer.finish()
 
 
 def trace_part(
