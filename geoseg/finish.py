@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from geoseg.io.atomic import remove_leftovers
 from geoseg.io.cog import ScratchRaster, write_cog
 from geoseg.io.stac import write_item
 from geoseg.io.vector import write_segments
-from geoseg.vectorize import PolygonBatch, TracedPart, join_open
+from geoseg.vectorize import join_parts
 
 CLASSES, CONFIDENCE = "classes.tif", "confidence.tif"
 SEGMENTS, ITEM = "segments.gpkg", "item.json"
@@ -154,7 +154,10 @@ def _write_polygons(
         )
     totals = write_segments(
         out / SEGMENTS,
-        _polygons(job),
+        join_parts(
+            [part_path(job, band.index, "polygons.npz") for band in job.parts],
+            spill=Path(job.work),
+        ),
         grid=job.scene.grid,
         classes=job.classes,
         scene_id=job.scene_id,
@@ -170,14 +173,6 @@ def _write_polygons(
         )
         for c in job.classes
     )
-
-
-def _polygons(job: SceneJob) -> Iterator[PolygonBatch]:
-    """Closed polygons part by part, then those that cross seams."""
-    paths = [part_path(job, band.index, "polygons.npz") for band in job.parts]
-    for path in paths:
-        yield TracedPart.load(path).closed
-    yield join_open([TracedPart.load(path, closed=False) for path in paths])
 
 
 def _result(

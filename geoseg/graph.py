@@ -344,7 +344,13 @@ def _write_part(
     ):
         np.savez_compressed(stream, mask=mask, confidence=confidence)
     if job.polygons:
-        traced = trace_part(mask, confidence, band.output, region=job.grid.output)
+        traced = trace_part(
+            mask,
+            confidence,
+            band.output,
+            region=job.grid.output,
+            transform=job.scene.grid.transform,
+        )
         with atomic_path(part_path(job, band.index, "polygons.npz")) as path:
             traced.save(path)
     # The record comes last: a part without one was cut short and is made again.

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
+from affine import Affine
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 from geoseg.grid import Window
 from geoseg.types import NODATA
-from geoseg.vectorize import PolygonBatch, TracedPart, join_parts, trace_part
+from geoseg.vectorize import (
+    PolygonBatch,
+    TracedPart,
+    join_parts,
+    trace_part,
+    trace_rows,
+)
 
 Mask = npt.NDArray[np.uint8]
 Corner = tuple[int, int]
+
+IDENTITY = Affine.identity()
 
 
 @st.composite
@@ -58,14 +69,27 @@ def trace_parts(
             None if confidence is None else confidence[window.slices],
             window,
             region=whole_window(mask),
+            transform=IDENTITY,
         )
         for window in windows
     ]
 
 
-def trace_whole(mask: Mask, confidence: Mask | None = None) -> PolygonBatch:
+def join(parts: Sequence[TracedPart | Path]) -> PolygonBatch:
+    """Return all polygons of some parts."""
+    with TemporaryDirectory() as folder:
+        return PolygonBatch.concat(list(join_parts(parts, spill=Path(folder))))
+
+
+def trace_whole(
+    mask: Mask, confidence: Mask | None = None, transform: Affine = IDENTITY
+) -> PolygonBatch:
     """Return the polygons of a mask that is traced in one piece."""
-    return join_parts(trace_parts(mask, [whole_window(mask)], confidence))
+    with TemporaryDirectory() as folder:
+        batches = trace_rows(
+            [(mask, confidence)], mask.shape[1], transform=transform, spill=Path(folder)
+        )
+        return PolygonBatch.concat(list(batches))
 
 
 def blobs(side: int, classes: int, *, sigma: float, seed: int = 0) -> Mask:
@@ -78,12 +102,12 @@ def blobs(side: int, classes: int, *, sigma: float, seed: int = 0) -> Mask:
 
 
 def component_masks(mask: Mask) -> list[npt.NDArray[np.bool_]]:
-    """Return the pixels of each 4-connected component, by its first pixel."""
+    """Return the pixels of each 4-connected component, by its last pixel."""
     found = []
     for value in np.unique(mask[mask != NODATA]):
         labels, count = ndimage.label(mask == value)
         found += [labels == label for label in range(1, count + 1)]
-    return sorted(found, key=lambda pixels: int(np.argmax(pixels)))
+    return sorted(found, key=lambda pixels: int(np.flatnonzero(pixels)[-1]))
 
 
 def expected_vertices(mask: Mask) -> list[set[Corner]]:
@@ -115,18 +139,28 @@ def _is_vertex(classes: Mask, own: npt.NDArray[np.bool_]) -> bool:
     return is_node or int(own.sum()) in (1, 3)
 
 
+def polygon_rings(batch: PolygonBatch) -> list[list[list[Corner]]]:
+    """Return the vertices (col, row) of each ring of each polygon, exterior first."""
+    return [
+        [
+            [(int(col), int(row)) for col, row in ring.coords[:-1]]
+            for ring in (polygon.exterior, *polygon.interiors)
+        ]
+        for polygon in batch.geometries()
+    ]
+
+
 def polygon_vertices(batch: PolygonBatch) -> list[set[Corner]]:
     """Return the vertices (col, row) of each polygon."""
-    bounds = batch.ring_offsets[batch.polygon_offsets]
-    return [
-        {(int(col), int(row)) for col, row in batch.coords[start:stop]}
-        for start, stop in pairwise(bounds)
-    ]
+    return [set().union(*rings) for rings in polygon_rings(batch)]
 
 
 def assert_same_batch(batch: PolygonBatch, expected: PolygonBatch) -> None:
     """Fail unless two batches are equal in every value, dtype and order."""
     for name in PolygonBatch.__slots__:
         found, wanted = getattr(batch, name), getattr(expected, name)
-        assert found.dtype == wanted.dtype, name
-        np.testing.assert_array_equal(found, wanted, err_msg=name)
+        if name == "geometry":
+            assert found.equals(wanted)
+        else:
+            assert found.dtype == wanted.dtype, name
+            np.testing.assert_array_equal(found, wanted, err_msg=name)

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyogrio
-import shapely
 
 from geoseg.grid import Grid
 from geoseg.io.area import GroundArea
@@ -100,7 +99,7 @@ def write_segments(
     Args:
         path: The GeoPackage; an older one is replaced.
         batches: Polygons; each batch is read once and let go.
-        grid: Grid whose pixels the polygons' vertices count.
+        grid: Grid that the polygons were traced on.
         classes: Classes with their names and colours.
         scene_id: Value of the column of that name.
         provenance: Written as metadata of the layer.
@@ -124,7 +123,6 @@ class _Table:
     def __init__(self, grid: Grid, classes: Sequence[ClassInfo], scene_id: str) -> None:
         self.failure: Exception | None = None
         """What `batches` raised: a C stream would pass on no more than that it did."""
-        self._grid = grid
         self._scene_id = scene_id
         self._ids = [info.id for info in classes]
         self._area = GroundArea(grid)
@@ -153,14 +151,13 @@ class _Table:
         try:
             for batch in batches:
                 for start in range(0, len(batch), _ROWS):
-                    rows = np.arange(start, min(start + _ROWS, len(batch)))
-                    yield self._record(batch.take(rows))
+                    yield self._record(batch.slice(start, start + _ROWS))
         except Exception as error:
             self.failure = error
             raise
 
     def _record(self, batch: PolygonBatch) -> pa.RecordBatch:
-        geometries = batch.geometries(self._grid.transform)
+        geometries = batch.geometries()
         area = self._area.measure(geometries)
         self._count(batch, area)
         confidence = batch.confidence_sum / batch.pixels
@@ -171,7 +168,7 @@ class _Table:
             pa.array(batch.pixels, pa.int64()),
             pa.array(confidence, pa.float64()),
             pa.repeat(pa.scalar(self._scene_id), len(batch)),
-            pa.array(shapely.to_wkb(geometries), pa.binary()),
+            batch.geometry,
         ]
         return pa.record_batch(columns, schema=_SCHEMA)
 

@@ -1,4 +1,4 @@
-"""Class mask to a coverage of polygons, by parts that are joined at their seams.
+"""Class mask to a coverage of polygons, in one pass or by parts joined at their seams.
 
 A *node* is a grid corner where three or more of the four pixel edges are boundaries
 between classes; nodata and the outside of the raster count as one more class. Every
@@ -9,8 +9,14 @@ none, so that neighbours share their edges vertex by vertex: a valid coverage.
 from __future__ import annotations
 
 from geoseg.vectorize.batch import PolygonBatch
-from geoseg.vectorize.joining import join_open, join_parts
-from geoseg.vectorize.part import TracedPart
-from geoseg.vectorize.tracing import trace_part
+from geoseg.vectorize.joining import join_parts
+from geoseg.vectorize.tracing import TracedPart, load_part, trace_part, trace_rows
 
-__all__ = ["PolygonBatch", "TracedPart", "join_open", "join_parts", "trace_part"]
+__all__ = [
+    "PolygonBatch",
+    "TracedPart",
+    "join_parts",
+    "load_part",
+    "trace_part",
+    "trace_rows",
+]

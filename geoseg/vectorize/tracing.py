@@ -1,208 +1,165 @@
-"""Tracing of one part of a class mask."""
+"""Tracing of class masks: a whole raster by rows, or one part of it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Set
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from affine import Affine
 
 from geoseg.errors import VectorizeError
 from geoseg.grid import Window
 from geoseg.types import NODATA
 from geoseg.vectorize.batch import PolygonBatch
-from geoseg.vectorize.boundaries import Corners, Edges, Seams, find_corners, find_edges
-from geoseg.vectorize.chains import find_chains, walk
-from geoseg.vectorize.components import Components, label_components
-from geoseg.vectorize.part import Lines, TracedPart
-from geoseg.vectorize.ragged import IntArray, offsets_of
+from geoseg.vectorize.native import Tracer, library
+from geoseg.vectorize.reference.part import TracedPart
+from geoseg.vectorize.reference.rows import trace_rows as trace_rows_reference
+from geoseg.vectorize.reference.tracing import trace_part as trace_part_reference
+
+__all__ = ["TracedPart", "load_part", "trace_part", "trace_rows"]
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def trace_rows(
+    rows: Iterable[tuple[Pixels, Pixels | None]],
+    width: int,
+    *,
+    transform: Affine,
+    spill: Path,
+    nodata: int = NODATA,
+    excluded: Set[int] = frozenset(),
+) -> Iterator[PolygonBatch]:
+    """Trace a whole raster as its rows are read.
+
+    Polygons leave as soon as they are closed. Memory does not grow with the raster, but
+    for the largest polygon.
+
+    Args:
+        rows: Class and percent of each pixel of some rows, from the top: shapes
+            (height, width) both, uint8, any number of rows a pair. Percents are None
+            throughout, or never.
+        width: Columns of the raster.
+        transform: Grid corners (col, row) to CRS coordinates (x, y), applied as
+            `x = a * col + b * row + c` in float64.
+        spill: Folder for a temporary file, which holds what memory should not.
+        nodata: Class of pixels that get no polygon.
+        excluded: More classes that get none; they count as nodata.
+
+    Raises:
+        VectorizeError: Rows are of another shape or dtype.
+        OSError: The folder cannot be written to, or is full.
+    """
+    native = library()
+    checked = _checked_rows(rows, width)
+    if native is None:
+        yield from trace_rows_reference(
+            _without(checked, nodata, excluded),
+            width,
+            transform=transform,
+            spill=spill,
+            nodata=nodata,
+        )
+        return
+    tracer: Tracer | None = None
+    for mask, confidence in checked:
+        if tracer is None:
+            tracer = Tracer(
+                native,
+                Window(0, 0, 0, width),
+                transform=transform,
+                nodata=nodata,
+                excluded=excluded,
+                has_confidence=confidence is not None,
+                spill=spill,
+            )
+        yield from tracer.feed(mask, confidence)
+    if tracer is not None:
+        yield from tracer.finish()
 
 
 def trace_part(
-    class_mask: npt.NDArray[np.uint8],
-    confidence: npt.NDArray[np.uint8] | None,
+    class_mask: Pixels,
+    confidence: Pixels | None,
     window: Window,
     *,
     region: Window,
+    transform: Affine,
     nodata: int = NODATA,
+    excluded: Set[int] = frozenset(),
 ) -> TracedPart:
-    """Trace the polygons of one part of a class mask.
+    """Trace one part of a class mask; parts may be traced in any order and process.
 
     Args:
         class_mask: Class of each pixel of the part, shape (height, width).
         confidence: Percent of each pixel, same shape; None gives sums of 0.
         window: Where the part lies, in pixels of the scene; may be empty.
         region: What all parts together fill, in pixels of the scene. Its sides are
-            boundaries; the other sides of the part are seams.
+            boundaries; the other sides of the part are seams. Parts lie in rows: those
+            that begin at one row end at one row.
+        transform: Grid corners (col, row) of the scene to CRS coordinates (x, y).
         nodata: Class of pixels that get no polygon.
+        excluded: More classes that get none; they count as nodata.
+
+    Returns:
+        The part, for `join_parts`: as it is, or saved (`save`) and by its path.
 
     Raises:
         VectorizeError: An array does not fit the window, or the window the region.
     """
-    _check(class_mask, confidence, window, region)
-    seams = Seams(
-        top=window.row > region.row,
-        bottom=window.row_stop < region.row_stop,
-        left=window.col > region.col,
-        right=window.col_stop < region.col_stop,
-    )
-    if not class_mask.size:
-        return _empty_part(window, region)
-    components = label_components(class_mask, confidence)
-    numbers, borders = _open_components(components, seams, nodata)
-    corners = find_corners(class_mask, seams, nodata)
-    edges = find_edges(corners, components, numbers >= 0, nodata)
-    lines = _trace_lines(corners, edges, components, numbers >= 0)
-    coords = np.column_stack([corners.col[lines.corner], corners.row[lines.corner]])
-    coords += window.col, window.row
-
-    opened = np.flatnonzero(numbers >= 0)
-    closed, rings, arms = lines.split(coords.astype(np.int32))
-    return TracedPart(
-        window=window,
-        region=region,
-        closed=_polygons(closed, components),
-        class_id=components.class_id[opened],
-        pixels=components.pixels[opened],
-        confidence_sum=components.confidence_sum[opened],
-        arms=Lines(numbers[arms.label], arms.coords, arms.offsets),
-        rings=Lines(numbers[rings.label], rings.coords, rings.offsets),
-        **borders,
-    )
-
-
-def _check(
-    class_mask: npt.NDArray[np.uint8],
-    confidence: npt.NDArray[np.uint8] | None,
-    window: Window,
-    region: Window,
-) -> None:
     shape = (window.height, window.width)
-    for name, values in (("class mask", class_mask), ("confidence", confidence)):
-        if values is not None and values.shape != shape:
-            raise VectorizeError(
-                f"the {name} has the shape {values.shape}, its window {shape}; pass "
-                "the pixels of the window"
-            )
-        if values is not None and values.dtype != np.uint8:
-            raise VectorizeError(
-                f"the {name} is {values.dtype}, not uint8; convert it first"
-            )
+    _check(class_mask, "class mask", shape)
+    if confidence is not None:
+        _check(confidence, "confidence", shape)
     if not region.contains(window):
         raise VectorizeError(
             f"the part {window} reaches outside of the region {region}; clip it"
         )
-
-
-def _empty_part(window: Window, region: Window) -> TracedPart:
-    nothing = PolygonBatch.empty()
-    none = np.zeros(0, np.int32)
-    return TracedPart(
-        window=window,
-        region=region,
-        closed=nothing,
-        class_id=nothing.class_id,
-        pixels=nothing.pixels,
-        confidence_sum=nothing.confidence_sum,
-        arms=Lines.empty(),
-        rings=Lines.empty(),
-        top=none,
-        bottom=none,
-        left=none,
-        right=none,
+    [(mask, percents)] = _without([(class_mask, confidence)], nodata, excluded)
+    return trace_part_reference(
+        mask, percents, window, region=region, transform=transform, nodata=nodata
     )
 
 
-def _open_components(
-    components: Components, seams: Seams, nodata: int
-) -> tuple[npt.NDArray[np.int32], dict[str, npt.NDArray[np.int32]]]:
-    """Number the components that touch a seam.
+def load_part(path: Path) -> TracedPart:
+    """Read a part that `TracedPart.save` wrote.
 
-    Returns:
-        The number of each component, -1 if it is closed or nodata, and the numbers
-        along each side of the part.
+    Raises:
+        VectorizeError: The file is missing, cut short, or not a part.
     """
-    run_ids = components.run_ids
-    sides = {
-        "top": run_ids[0, : None if seams.top else 0],
-        "bottom": run_ids[-1, : None if seams.bottom else 0],
-        "left": run_ids[: None if seams.left else 0, 0],
-        "right": run_ids[: None if seams.right else 0, -1],
-    }
-    borders = {side: components.run_labels[runs] for side, runs in sides.items()}
-    is_open = np.zeros(len(components.class_id), np.bool_)
-    is_open[np.concatenate(list(borders.values()))] = True
-    is_open &= components.class_id != nodata
-    numbers = np.full(len(is_open), -1, np.int32)
-    numbers[is_open] = np.arange(np.count_nonzero(is_open))
-    return numbers, {side: numbers[labels] for side, labels in borders.items()}
+    return TracedPart.load(path)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _TracedLines:
-    """All boundaries: rings of closed components, rings of open ones, then arms."""
-
-    corner: IntArray
-    """Vertices of all lines, as indices into `Corners`, shape (m,)."""
-    offsets: IntArray
-    """First vertex of each line, and their end, shape (n + 1,)."""
-    label: npt.NDArray[np.int32]
-    """Component of each line, shape (n,)."""
-    kind: npt.NDArray[np.uint8]
-    """0, 1 or 2 as above, ascending, shape (n,)."""
-
-    def split(self, coords: npt.NDArray[np.int32]) -> list[Lines]:
-        """Return the lines of each kind.
-
-        Args:
-            coords: Vertices as (col, row), shape (m, 2).
-        """
-        bounds = np.searchsorted(self.kind, np.arange(4))
-        return [
-            Lines(
-                self.label[start:stop],
-                coords[self.offsets[start] : self.offsets[stop]],
-                self.offsets[start : stop + 1] - self.offsets[start],
-            )
-            for start, stop in pairwise(bounds.tolist())
-        ]
+def _check(values: Pixels, name: str, shape: tuple[int, int]) -> None:
+    if values.shape != shape:
+        raise VectorizeError(
+            f"the {name} has the shape {values.shape}, its window {shape}; pass "
+            "the pixels of the window"
+        )
+    if values.dtype != np.uint8:
+        raise VectorizeError(
+            f"the {name} is {values.dtype}, not uint8; convert it first"
+        )
 
 
-def _trace_lines(
-    corners: Corners,
-    edges: Edges,
-    components: Components,
-    is_open: npt.NDArray[np.bool_],
-) -> _TracedLines:
-    """Chain the edges.
-
-    Edges are in raster order of the corner they leave, so a ring begins at its smallest
-    corner. From there an exterior goes east and a hole south.
-    """
-    chains = find_chains(edges.successor)
-    direction = edges.direction[chains.head]
-    label = corners.label(components, edges.corner[chains.head], direction)
-    kind = np.where(chains.is_ring, is_open[label], 2).astype(np.uint8)
-    order = np.lexsort((chains.head, direction, label, kind))
-    items = walk(edges.successor, chains, order)
-    return _TracedLines(
-        corner=edges.corner[items],
-        offsets=offsets_of(chains.sizes[order]),
-        label=label[order],
-        kind=kind[order],
-    )
+def _checked_rows(
+    rows: Iterable[tuple[Pixels, Pixels | None]], width: int
+) -> Iterator[tuple[Pixels, Pixels | None]]:
+    for mask, confidence in rows:
+        height = mask.shape[0] if mask.ndim else 0
+        _check(mask, "class mask", (height, width))
+        if confidence is not None:
+            _check(confidence, "confidence", (height, width))
+        yield mask, confidence
 
 
-def _polygons(rings: Lines, components: Components) -> PolygonBatch:
-    """Return the polygons that rings make, exteriors first, grouped by component."""
-    first = np.flatnonzero(np.diff(rings.label, prepend=-1))
-    label = rings.label[first]
-    return PolygonBatch(
-        class_id=components.class_id[label],
-        pixels=components.pixels[label],
-        confidence_sum=components.confidence_sum[label],
-        coords=rings.coords,
-        ring_offsets=rings.offsets,
-        polygon_offsets=np.append(first, len(rings.label)),
-    )
+def _without(
+    rows: Iterable[tuple[Pixels, Pixels | None]], nodata: int, excluded: Set[int]
+) -> Iterator[tuple[Pixels, Pixels | None]]:
+    """Make excluded classes nodata."""
+    kept = np.arange(256, dtype=np.uint8)
+    kept[list(excluded)] = nodata
+    for mask, confidence in rows:
+        yield (kept[mask] if excluded else mask), confidence

@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import pyproj
 import pytest
+from class_masks import trace_whole
 from PIL import Image
 from rasters import CLASSES, NORTH_UP, UTM
 
 from geoseg.grid import Grid
 from geoseg.io.cog import ScratchRaster, write_cog
 from geoseg.io.vector import write_segments
-from geoseg.vectorize import join_parts, trace_part
 
 PYTHON = Path("/usr/bin/python3")
 """The system's Python: QGIS installs its module there and nowhere else."""
@@ -70,7 +70,7 @@ def test_outputs_open_styled_in_qgis(
     mask = quarters()
     grid = Grid(40, 40, NORTH_UP, None if crs is None else pyproj.CRS(crs).to_wkt())
     confidence = np.where(mask == 255, 255, 90).astype(np.uint8)
-    batch = join_parts([trace_part(mask, confidence, grid.whole, region=grid.whole)])
+    batch = trace_whole(mask, confidence, grid.transform)
     segments, classes = tmp_path / "segments.gpkg", tmp_path / "classes.tif"
     write_segments(
         segments, [batch], grid=grid, classes=CLASSES, scene_id="it's", provenance={}

@@ -15,12 +15,13 @@ import pytest
 import rasterio.features
 import shapely
 from affine import Affine
+from class_masks import trace_whole
 from rasters import CLASSES, GRIDS, NORTH_UP, UTM
 
 from geoseg.grid import Grid
 from geoseg.io import vector
 from geoseg.io.vector import ClassTotal, write_segments
-from geoseg.vectorize import PolygonBatch, join_parts, trace_part
+from geoseg.vectorize import PolygonBatch
 
 IDS = np.array([info.id for info in CLASSES], np.uint8)
 HOSTILE = "a/b'c\"; DROP TABLE segments; --"
@@ -40,7 +41,7 @@ def grid_of(crs: str | None = UTM, transform: Affine = NORTH_UP) -> Grid:
 def trace(mask: npt.NDArray[np.uint8], grid: Grid) -> PolygonBatch:
     """Trace a mask whose confidence is 10 times the class id."""
     confidence = np.where(mask == 255, 255, mask * 10).astype(np.uint8)
-    return join_parts([trace_part(mask, confidence, grid.whole, region=grid.whole)])
+    return trace_whole(mask, confidence, grid.transform)
 
 
 def write(path: Path, grid: Grid, *batches: PolygonBatch) -> dict[int, ClassTotal]:

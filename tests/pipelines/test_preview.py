@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from affine import Affine
+from class_masks import trace_whole
 from PIL import Image
 from rasterio.crs import CRS
 from rasters import GRIDS, write_raster
@@ -30,7 +31,6 @@ from geoseg.preview import choose_stretch, most_diverse, stretched
 from geoseg.preview.marks import round_length
 from geoseg.preview.paint import class_pixels
 from geoseg.types import NODATA, ClassInfo
-from geoseg.vectorize import join_parts, trace_part
 
 CLASSES = (
     ClassInfo(1, "water", (0, 0, 250)),
@@ -73,10 +73,9 @@ class MadeRun:
         assets = {"classes": "classes.tif"}
         if polygons:
             assets["segments"] = "segments.gpkg"
-            part = trace_part(mask, None, place.whole, region=place.whole)
             write_segments(
                 folder / "segments.gpkg",
-                [join_parts([part])],
+                [trace_whole(mask, None, transform)],
                 grid=place,
                 classes=CLASSES,
                 scene_id=scene_id,

@@ -5,13 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapely
-from affine import Affine
 from class_masks import (
+    IDENTITY,
     Mask,
     assert_same_batch,
     blobs,
     class_masks,
+    join,
     partitions,
+    polygon_rings,
+    polygon_vertices,
     trace_parts,
     trace_whole,
     whole_window,
@@ -23,10 +26,7 @@ from geoseg.errors import VectorizeError
 from geoseg.grid import Window
 from geoseg.types import NODATA
 from geoseg.vectorize import (
-    PolygonBatch,
-    TracedPart,
-    join_open,
-    join_parts,
+    load_part,
     trace_part,
 )
 
@@ -86,7 +86,7 @@ def test_any_parts_in_any_order_join_to_the_whole(data: st.DataObject) -> None:
     mask = data.draw(class_masks())
     windows = data.draw(partitions(whole_window(mask)))
     percents = (np.arange(mask.size).reshape(mask.shape) % 101).astype(np.uint8)
-    batch = join_parts(trace_parts(mask, windows, percents))
+    batch = join(trace_parts(mask, windows, percents))
     assert_same_batch(batch, trace_whole(mask, percents))
 
 
@@ -96,13 +96,13 @@ def test_shapes_that_cross_seams_join_to_the_whole(
     name: str, size: tuple[int, int]
 ) -> None:
     mask = MASKS[name]
-    batch = join_parts(trace_parts(mask, split(mask, *size), mask))
+    batch = join(trace_parts(mask, split(mask, *size), mask))
     assert_same_batch(batch, trace_whole(mask, mask))
 
 
 def test_a_spiral_in_single_pixels_is_one_polygon() -> None:
     mask = spiral(15)
-    batch = join_parts(trace_parts(mask, split(mask, 1, 1)))
+    batch = join(trace_parts(mask, split(mask, 1, 1)))
     assert len(batch) == 2
     assert batch.pixels.sum() == mask.size
 
@@ -110,9 +110,7 @@ def test_a_spiral_in_single_pixels_is_one_polygon() -> None:
 def test_a_hole_across_a_seam_is_one_ring() -> None:
     mask = np.ones((6, 6), np.uint8)
     mask[2:4, 2:4] = NODATA
-    (polygon,) = join_parts(trace_parts(mask, split(mask, 3, 3))).geometries(
-        Affine.identity()
-    )
+    (polygon,) = join(trace_parts(mask, split(mask, 3, 3))).geometries()
     assert polygon.area == 32
     (hole,) = polygon.interiors
     assert shapely.Polygon(hole).equals(shapely.box(2, 2, 4, 4))
@@ -123,29 +121,29 @@ def test_a_touch_inside_a_part_waits_for_what_lies_beyond_the_seam() -> None:
     # through the first row, which is another part
     mask = np.array([[1, 1, 1], [1, 0, 1], [0, 1, 1]], np.uint8)
     windows = [Window(0, 0, 1, 3), Window(1, 0, 2, 3)]
-    batch = join_parts(trace_parts(mask, windows))
+    batch = join(trace_parts(mask, windows))
     assert_same_batch(batch, trace_whole(mask))
-    assert len(batch.geometries(Affine.identity())[0].interiors) == 1
+    assert sorted(len(p.interiors) for p in batch.geometries()) == [0, 0, 1]
 
 
 def test_seams_leave_no_vertex_behind() -> None:
     mask = np.full((8, 8), 2, np.uint8)
-    batch = join_parts(trace_parts(mask, split(mask, 3, 3)))
-    assert batch.coords.tolist() == [[0, 0], [8, 0], [8, 8], [0, 8]]
+    batch = join(trace_parts(mask, split(mask, 3, 3)))
+    assert polygon_rings(batch) == [[[(0, 0), (8, 0), (8, 8), (0, 8)]]]
 
 
 def test_a_node_on_a_seam_is_a_vertex_of_all_polygons_around_it() -> None:
     mask = np.array([[0, 0], [1, 2]], np.uint8)
-    batch = join_parts(trace_parts(mask, split(mask, 1, 1)))
-    assert np.count_nonzero((batch.coords == (1, 1)).all(axis=1)) == 3
-    assert shapely.coverage_is_valid(batch.geometries(Affine.identity()))
+    batch = join(trace_parts(mask, split(mask, 1, 1)))
+    assert [(1, 1) in vertices for vertices in polygon_vertices(batch)] == [True] * 3
+    assert shapely.coverage_is_valid(batch.geometries())
 
 
 def test_a_map_in_bands_of_segments_is_a_valid_coverage() -> None:
     mask = blobs(300, 6, sigma=3)
     mask[blobs(300, 9, sigma=12, seed=1) == 0] = NODATA
-    batch = join_parts(trace_parts(mask, split(mask, 37, 101)))
-    geometries = batch.geometries(Affine(0.25, 0, 155_000, 0, -0.25, 463_000))
+    batch = join(trace_parts(mask, split(mask, 37, 101)))
+    geometries = batch.geometries()
     assert shapely.is_valid(geometries).all()
     assert shapely.coverage_is_valid(geometries)
     assert_same_batch(batch, trace_whole(mask))
@@ -160,36 +158,13 @@ def test_parts_away_from_the_scene_corner_join() -> None:
             None,
             Window(window.row + 100, window.col + 2000, window.height, window.width),
             region=region,
+            transform=IDENTITY,
         )
         for window in split(mask, 11, 17)
     ]
-    whole = trace_part(mask, None, region, region=region).closed
-    assert_same_batch(join_parts(parts), whole)
-    assert whole.coords.min(axis=0).tolist() == [2000, 100]
-
-
-def test_polygons_are_either_closed_in_a_part_or_joined() -> None:
-    mask = blobs(120, 5, sigma=2)
-    parts = trace_parts(mask, split(mask, 30, 50))
-    joined = join_open(parts)
-    closed = PolygonBatch.concat([part.closed for part in parts])
-    assert len(joined) > 0
-    assert len(closed) > 0
-    assert_same_batch(PolygonBatch.concat([joined, closed]).sorted(), join_parts(parts))
-    assert_same_batch(join_open(parts[::-1]), joined)
-    for part in parts:
-        row_bounds = part.closed.coords[:, 1].min(), part.closed.coords[:, 1].max()
-        assert part.window.row <= row_bounds[0] <= row_bounds[1] <= part.window.row_stop
-
-
-def test_a_part_carries_no_boundary_of_closed_components_to_the_join() -> None:
-    mask = np.zeros((50, 50), np.uint8)
-    mask[1:-1:2, 1:-1:2] = NODATA
-    speckled = np.where(mask == NODATA, np.uint8(1), np.uint8(NODATA))
-    part = trace_part(speckled, None, Window(0, 0, 50, 50), region=Window(0, 0, 99, 99))
-    assert len(part.closed) == 24 * 24
-    assert len(part.class_id) == 0
-    assert len(part.arms.coords) == len(part.rings.coords) == 0
+    whole = join([trace_part(mask, None, region, region=region, transform=IDENTITY)])
+    assert_same_batch(join(parts), whole)
+    assert whole.bounds[:, :2].min(axis=0).tolist() == [2000, 100]
 
 
 @settings(max_examples=20, deadline=None)
@@ -204,41 +179,40 @@ def test_saved_parts_join_like_traced_ones(
     for index, part in enumerate(parts):
         part.save(folder / f"{index}.part")
     paths = [folder / f"{index}.part" for index in range(len(parts))]
-    loaded = [TracedPart.load(path) for path in paths]
-    assert [part.window for part in loaded] == windows
-    assert_same_batch(join_parts(loaded), join_parts(parts))
-    light = [TracedPart.load(path, closed=False) for path in paths]
-    assert_same_batch(join_open(light), join_open(parts))
-    assert all(len(part.closed) == 0 for part in light)
+    assert [load_part(path).window for path in paths] == windows
+    assert_same_batch(join(paths), join(parts))
 
 
 def test_a_broken_part_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "band-3.part"
     with pytest.raises(VectorizeError, match=r"band-3\.part is not a traced part"):
-        TracedPart.load(path)
+        load_part(path)
     trace_parts(MASKS["spiral"], [Window(0, 0, 7, 15)])[0].save(path)
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(VectorizeError, match="delete it and run again"):
-        TracedPart.load(path)
+        load_part(path)
     path.write_bytes(b"")
     with pytest.raises(VectorizeError, match="delete it and run again"):
-        TracedPart.load(path)
+        load_part(path)
     with path.open("wb") as file:
         np.savez(file, window=np.zeros(4, np.int64))
     with pytest.raises(VectorizeError, match="delete it and run again"):
-        TracedPart.load(path)
+        load_part(path)
 
 
 def test_parts_that_do_not_fill_their_region_are_refused() -> None:
     mask = spiral(8)
     upper, lower = trace_parts(mask, split(mask, 4, 8))
     with pytest.raises(VectorizeError, match="hold 32 pixels, their region 64"):
-        join_parts([upper])
+        join([upper])
     with pytest.raises(VectorizeError, match="do not meet at their seams"):
-        join_parts([upper, upper])
-    other = trace_part(mask, None, Window(0, 0, 8, 8), region=Window(0, 0, 8, 8))
-    foreign = trace_part(mask, None, Window(0, 0, 8, 8), region=Window(0, 0, 9, 8))
+        join([upper, upper])
+    window, taller = Window(0, 0, 8, 8), Window(0, 0, 9, 8)
+    other = trace_part(
+        mask, None, window, region=Window(0, 0, 8, 8), transform=IDENTITY
+    )
+    foreign = trace_part(mask, None, window, region=taller, transform=IDENTITY)
     with pytest.raises(VectorizeError, match="several regions"):
-        join_parts([other, foreign])
-    assert len(join_parts([upper, lower])) == len(other.closed)
-    assert len(join_parts([])) == 0
+        join([other, foreign])
+    assert len(join([upper, lower])) == len(join([other]))
+    assert len(join([])) == 0

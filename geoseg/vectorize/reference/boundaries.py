@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from geoseg.vectorize.chains import CHECKERBOARD, IS_VERTEX, TURN
-from geoseg.vectorize.components import Components
-from geoseg.vectorize.ragged import IntArray
+from geoseg.vectorize.reference.chains import CHECKERBOARD, IS_VERTEX, TURN
+from geoseg.vectorize.reference.components import Components
+from geoseg.vectorize.reference.ragged import IntArray
 
 # pixel in quadrant 0..3 of a corner, as steps in (row, col) from the corner's own
 _ROW_STEP = np.array([0, 0, -1, -1])

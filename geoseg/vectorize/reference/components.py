@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csgraph, csr_array
 
-from geoseg.vectorize.ragged import IntArray, offsets_of
+from geoseg.vectorize.reference.ragged import IntArray, offsets_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)

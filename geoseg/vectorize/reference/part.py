@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from affine import Affine
 
 from geoseg.errors import VectorizeError
 from geoseg.grid import Window
-from geoseg.vectorize.batch import PolygonBatch
-from geoseg.vectorize.ragged import IntArray
+from geoseg.vectorize.reference.ragged import IntArray
+from geoseg.vectorize.reference.rings import RingBatch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +48,9 @@ class TracedPart:
     """Rectangle of the part, in pixels of the scene."""
     region: Window
     """Rectangle that all parts together fill, in pixels of the scene."""
-    closed: PolygonBatch
+    transform: Affine
+    """Grid corners (col, row) of the scene to CRS coordinates."""
+    closed: RingBatch
     """Polygons of the components that touch no seam."""
     class_id: npt.NDArray[np.uint8]
     """Class of each open component, shape (k,)."""
@@ -87,6 +90,7 @@ class TracedPart:
             arrays[name] = np.array(
                 [window.row, window.col, window.height, window.width]
             )
+        arrays["transform"] = np.array(self.transform[:6], np.float64)
         with path.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
 
@@ -114,8 +118,8 @@ class TracedPart:
 
 
 _WINDOWS = ("window", "region")
-_NESTED: dict[str, type[PolygonBatch] | type[Lines]] = {
-    "closed": PolygonBatch,
+_NESTED: dict[str, type[RingBatch] | type[Lines]] = {
+    "closed": RingBatch,
     "arms": Lines,
     "rings": Lines,
 }
@@ -127,8 +131,10 @@ def _from_arrays(file: Any, *, closed: bool) -> TracedPart:  # noqa: ANN401 (Npz
         name = field.name
         if name in _WINDOWS:
             values[name] = Window(*(int(value) for value in file[name]))
+        elif name == "transform":
+            values[name] = Affine(*file[name].tolist())
         elif name == "closed" and not closed:
-            values[name] = PolygonBatch.empty()
+            values[name] = RingBatch.empty()
         elif name in _NESTED:
             kind = _NESTED[name]
             values[name] = kind(

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csgraph, csr_array
 
-from geoseg.vectorize.components import group
-from geoseg.vectorize.ragged import IntArray, offsets_of
+from geoseg.vectorize.reference.components import group
+from geoseg.vectorize.reference.ragged import IntArray, offsets_of
 
 CHECKERBOARD = 15
 """Code of a corner whose four pixel edges are all boundaries."""

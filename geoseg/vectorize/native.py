@@ -1,0 +1,247 @@
+"""The native library as the tracer sees it: calls by ctypes, results without a copy."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator, Set
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from affine import Affine
+
+from geoseg.errors import VectorizeError
+from geoseg.grid import Window
+from geoseg.vectorize.batch import DTYPES, PolygonBatch
+
+Pixels = npt.NDArray[np.uint8]
+
+MOST_BYTES = 256 << 20
+"""Of open boundaries in memory; what is more goes to the spill folder."""
+
+_BLOCK_BYTES = 128
+
+Pointer = ctypes.c_void_p
+Int64 = ctypes.c_int64
+
+
+class _Extent(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int32) for name in ("row", "col", "height", "width")),
+        ("seams", ctypes.c_bool * 4),
+    ]
+
+
+class _TracerOptions(ctypes.Structure):
+    _fields_ = [
+        ("extent", _Extent),
+        ("transform", ctypes.c_double * 6),
+        ("nodata", ctypes.c_uint8),
+        ("has_confidence", ctypes.c_bool),
+        ("has_excluded", ctypes.c_bool),
+        ("classes", ctypes.c_uint8 * 256),
+        ("most_blocks", Int64),
+    ]
+
+
+_COLUMNS = (
+    "class_id",
+    "pixels",
+    "confidence_sum",
+    "col_sum",
+    "row_sum",
+    "bounds",
+    "first_col",
+    "last_col",
+)
+
+
+class _BatchView(ctypes.Structure):
+    _fields_ = [
+        ("count", Int64),
+        ("size", Int64),
+        *((name, Pointer) for name in ("wkb", "offsets", *_COLUMNS)),
+    ]
+
+
+class Table(ctypes.Structure):
+    """Rows of a native struct, contiguous."""
+
+    _fields_ = [("rows", Pointer), ("count", Int64)]
+
+    def array(self, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        """Return a copy as a structured array, shape (count,)."""
+        size = self.count * dtype.itemsize
+        return np.frombuffer(ctypes.string_at(self.rows or 0, size), dtype).copy()
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """Load the library, None if geoseg runs without native operators.
+
+    Raises:
+        OperatorError: GEOSEG_OPS asks for what is not there.
+    """
+    # Not above: the scheduler imports this package, and needs no torch.
+    from geoseg.ops import LIBRARY
+    from geoseg.ops._library import LIBRARY as PATH
+
+    if not LIBRARY.loaded:
+        return None
+    loaded = ctypes.CDLL(str(PATH))
+    loaded.geoseg_error.restype = ctypes.c_char_p
+    loaded.geoseg_tracer_take.restype = Pointer
+    for name, arguments in _ARGUMENTS.items():
+        getattr(loaded, name).argtypes = arguments
+    return loaded
+
+
+_ARGUMENTS = {
+    "geoseg_tracer_new": [Pointer, ctypes.c_char_p, Pointer],
+    "geoseg_tracer_feed": [Pointer, Pointer, Pointer, Int64, Pointer],
+    "geoseg_tracer_finish": [Pointer],
+    "geoseg_tracer_take": [Pointer, ctypes.c_bool],
+    "geoseg_tracer_open": [Pointer, Pointer],
+    "geoseg_tracer_free": [Pointer],
+    "geoseg_batch_view": [Pointer, Pointer],
+    "geoseg_batch_free": [Pointer],
+}
+
+
+def check(native: ctypes.CDLL, code: int, folder: Path) -> None:
+    """Raise what a native call failed with.
+
+    Raises:
+        OSError: A system call failed; names the folder.
+        VectorizeError: Anything else.
+    """
+    if code > 0:
+        raise OSError(code, os.strerror(code), str(folder))
+    if code:
+        raise VectorizeError(native.geoseg_error().decode())
+
+
+class Tracer:
+    """A native tracer; see ops/csrc/vectorize/tracer.h.
+
+    Args:
+        native: The library.
+        window: What is traced, in pixels of the scene; the height may be unknown (0)
+            if there is no seam.
+        seams: Whether the scene goes on at the top, bottom, left, right.
+        transform: Grid corners (col, row) of the scene to CRS coordinates.
+        nodata: Class without polygons.
+        excluded: More of them.
+        has_confidence: Whether rows come with confidence.
+        spill: Folder for what memory should not hold.
+    """
+
+    def __init__(
+        self,
+        native: ctypes.CDLL,
+        window: Window,
+        *,
+        seams: tuple[bool, bool, bool, bool] = (False, False, False, False),
+        transform: Affine,
+        nodata: int,
+        excluded: Set[int],
+        has_confidence: bool,
+        spill: Path,
+    ) -> None:
+        options = _TracerOptions()
+        extent = (window.row, window.col, window.height, window.width)
+        options.extent = _Extent(*extent, (ctypes.c_bool * 4)(*seams))
+        options.transform[:] = transform[:6]
+        options.nodata = nodata
+        options.has_confidence = has_confidence
+        options.has_excluded = bool(excluded)
+        options.classes[:] = [
+            nodata if value in excluded else value for value in range(256)
+        ]
+        options.most_blocks = MOST_BYTES // _BLOCK_BYTES
+        self._native = native
+        self._spill = spill
+        self._has_confidence = has_confidence
+        self._tracer = Pointer()
+        self._check(
+            native.geoseg_tracer_new(
+                ctypes.byref(options), os.fsencode(spill), ctypes.byref(self._tracer)
+            )
+        )
+
+    def __del__(self) -> None:
+        self._native.geoseg_tracer_free(self._tracer)
+
+    def feed(self, mask: Pixels, confidence: Pixels | None) -> Iterator[PolygonBatch]:
+        """Trace rows, shapes (height, width); yield the batches that are full."""
+        mask = np.ascontiguousarray(mask)
+        percents = None
+        if self._has_confidence:
+            assert confidence is not None, "confidence was announced"
+            confidence = np.ascontiguousarray(confidence)
+            percents = confidence.ctypes.data
+        height, width = mask.shape
+        row, read = 0, Int64()
+        while row < height:
+            code = self._native.geoseg_tracer_feed(
+                self._tracer,
+                mask.ctypes.data + row * width,
+                None if percents is None else percents + row * width,
+                height - row,
+                ctypes.byref(read),
+            )
+            self._check(code)
+            row += read.value
+            yield from self._batches(also_unfinished=False)
+
+    def finish(self) -> Iterator[PolygonBatch]:
+        """Close what is open; yield the last batches."""
+        self._check(self._native.geoseg_tracer_finish(self._tracer))
+        yield from self._batches(also_unfinished=True)
+
+    def open_pieces(self) -> tuple[Table, ...]:
+        """Return the tables of what touches seams; they live as long as the tracer."""
+        tables = (Table * 5)()
+        self._native.geoseg_tracer_open(self._tracer, tables)
+        return tuple(tables)
+
+    def _batches(self, *, also_unfinished: bool) -> Iterator[PolygonBatch]:
+        take = self._native.geoseg_tracer_take
+        while address := take(self._tracer, also_unfinished):
+            yield view_batch(self._native, address)
+
+    def _check(self, code: int) -> None:
+        check(self._native, code, self._spill)
+
+
+class _Owner:
+    """Keeps a native batch until no array needs it."""
+
+    def __init__(self, native: ctypes.CDLL, address: int) -> None:
+        self._free = native.geoseg_batch_free
+        self._address = address
+
+    def __del__(self) -> None:
+        self._free(self._address)
+
+
+def view_batch(native: ctypes.CDLL, address: int) -> PolygonBatch:
+    """Return a native batch, which goes when its last array does."""
+    owner = _Owner(native, address)
+    view = _BatchView()
+    native.geoseg_batch_view(address, ctypes.byref(view))
+    count = int(view.count)
+    arrays: dict[str, Any] = {}
+    for name, dtype in DTYPES.items():
+        shape = (count, 4) if name == "bounds" else (count,)
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        buffer = pa.foreign_buffer(getattr(view, name), size, owner)
+        arrays[name] = np.frombuffer(buffer, dtype).reshape(shape)
+    offsets = pa.foreign_buffer(view.offsets, 4 * (count + 1), owner)
+    wkb = pa.foreign_buffer(view.wkb, view.size, owner)
+    geometry = pa.Array.from_buffers(pa.binary(), count, [None, offsets, wkb])
+    return PolygonBatch(**arrays, geometry=geometry)

@@ -1,0 +1,152 @@
+#include "batch.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <stdexcept>
+
+#if !defined(__x86_64__)
+// a * col + b * row is rounded twice, as NumPy does it; this processor could fuse it.
+#if defined(__clang__)
+#pragma clang fp contract(off)
+#else
+#pragma GCC optimize("fp-contract=off")
+#endif
+#endif
+
+namespace geoseg::vectorize {
+namespace {
+
+constexpr size_t KEPT_BATCHES = 4;
+
+std::mutex pool_lock;
+std::vector<std::unique_ptr<Batch>>& pool() {
+  static std::vector<std::unique_ptr<Batch>> kept;
+  return kept;
+}
+
+typedef double Pair __attribute__((vector_size(16)));
+typedef int32_t IntPair __attribute__((vector_size(8)));
+
+void reserve(Batch& batch, int64_t capacity) {
+  if (capacity <= batch.capacity) return;
+  if (capacity > INT32_MAX)
+    throw std::length_error("a polygon has more vertices than 2 GB of WKB hold");
+  void* bytes = std::realloc(batch.wkb, size_t(capacity));
+  if (bytes == nullptr) throw std::bad_alloc();
+  batch.wkb = static_cast<uint8_t*>(bytes);
+  batch.capacity = capacity;
+}
+
+template <typename T>
+uint8_t* store(uint8_t* to, T value) {
+  std::memcpy(to, &value, sizeof value);
+  return to + sizeof value;
+}
+
+}  // namespace
+
+Batch::~Batch() { std::free(wkb); }
+
+std::unique_ptr<Batch> new_batch() {
+  {
+    const std::lock_guard<std::mutex> guard(pool_lock);
+    if (!pool().empty()) {
+      std::unique_ptr<Batch> batch = std::move(pool().back());
+      pool().pop_back();
+      batch->count = batch->size = 0;
+      return batch;
+    }
+  }
+  auto batch = std::make_unique<Batch>();
+  reserve(*batch, BATCH_BYTES + (BATCH_BYTES >> 3));
+  return batch;
+}
+
+void recycle(std::unique_ptr<Batch> batch) {
+  const std::lock_guard<std::mutex> guard(pool_lock);
+  // Those that a huge polygon has swollen are let go.
+  if (pool().size() < KEPT_BATCHES && batch->capacity <= 2 * BATCH_BYTES)
+    pool().push_back(std::move(batch));
+}
+
+void BatchWriter::open_polygon(int64_t rings, int64_t vertices) {
+  const int64_t size = 9 + 4 * rings + 16 * (vertices + rings);
+  if (batch_ && batch_->count > 0 && batch_->size + size > batch_->capacity) {
+    finished_.push_back(std::move(batch_));
+  }
+  if (!batch_) batch_ = new_batch();
+  reserve(*batch_, batch_->size + size);
+  end_ = batch_->wkb + batch_->size;
+  *end_++ = 1;  // little-endian
+  end_ = store(end_, uint32_t(3));  // a polygon
+  end_ = store(end_, uint32_t(rings));
+  sums_ = Sums();
+}
+
+void BatchWriter::open_ring(int64_t vertices) {
+  end_ = store(end_, uint32_t(vertices + 1));
+  ring_ = end_;
+  at_start_ = true;
+}
+
+void BatchWriter::put(const Vertex* vertices, int64_t count) {
+  if (count == 0) return;
+  if (at_start_) {
+    ring_first_ = previous_ = {vertices->col, row_of(*vertices)};
+    at_start_ = false;
+  }
+  const Transform& t = transform_;
+  const Pair straight = {t.a, t.e}, crossed = {t.b, t.d}, origin = {t.c, t.f};
+  Sums sums = sums_;
+  Vertex previous = previous_;
+  uint8_t* end = end_;
+  for (int64_t i = 0; i < count; i++, end += 16) {
+    const Vertex vertex = {vertices[i].col, row_of(vertices[i])};
+    const IntPair whole = {vertex.col, vertex.row}, swapped = {vertex.row, vertex.col};
+    const Pair place = __builtin_convertvector(whole, Pair) * straight +
+                       __builtin_convertvector(swapped, Pair) * crossed + origin;
+    std::memcpy(end, &place, 16);
+    sums.step(previous, vertex);
+    previous = vertex;
+  }
+  end_ = end;
+  previous_ = previous;
+  sums_ = sums;
+}
+
+void BatchWriter::close_ring() {
+  sums_.step(previous_, ring_first_);
+  std::memcpy(end_, ring_, 16);
+  end_ += 16;
+}
+
+void BatchWriter::close_polygon(uint8_t class_id, uint64_t confidence, Vertex first, Vertex last) {
+  Batch& batch = *batch_;
+  const int64_t i = batch.count++;
+  batch.size = end_ - batch.wkb;
+  batch.offsets[i + 1] = int32_t(batch.size);
+  batch.class_id[i] = class_id;
+  batch.pixels[i] = sums_.area;
+  batch.confidence_sum[i] = int64_t(confidence);
+  batch.col_sum[i] = double(sums_.col_twice) / 2;
+  batch.row_sum[i] = double(sums_.row_twice) / 2;
+  const int32_t bounds[4] = {sums_.col_min, first.row, sums_.col_max, last.row};
+  std::memcpy(batch.bounds[i], bounds, sizeof bounds);
+  batch.first_col[i] = first.col;
+  batch.last_col[i] = last.col - 1;
+  if (batch.count == BATCH_POLYGONS || batch.size >= BATCH_BYTES)
+    finished_.push_back(std::move(batch_));
+}
+
+std::unique_ptr<Batch> BatchWriter::take(bool also_unfinished) {
+  if (finished_.empty()) {
+    const bool has_some = also_unfinished && batch_ && batch_->count > 0;
+    return has_some ? std::move(batch_) : nullptr;
+  }
+  std::unique_ptr<Batch> batch = std::move(finished_.front());
+  finished_.pop_front();
+  return batch;
+}
+
+}  // namespace geoseg::vectorize

@@ -1,0 +1,107 @@
+// The tracer for `geoseg/vectorize/native.py`: plain C, called by ctypes, which releases
+// Python's lock. A function that can fail returns 0 for success, an errno, or OTHER;
+// `geoseg_error` says what happened in this thread.
+#include <cerrno>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <new>
+#include <string>
+
+#include "batch.h"
+#include "scan.h"
+#include "spill.h"
+#include "tracer.h"
+
+#define GEOSEG_API extern "C" __attribute__((visibility("default")))
+
+namespace geoseg::vectorize {
+namespace {
+
+constexpr int OTHER = -1;
+
+thread_local std::string error;
+
+// Exceptions must not reach Python.
+template <typename Action>
+int guarded(Action action) {
+  try {
+    action();
+    return 0;
+  } catch (const SystemError& failure) {
+    error = failure.what();
+    return failure.code;
+  } catch (const std::bad_alloc&) {
+    error = "out of memory";
+    return ENOMEM;
+  } catch (const std::exception& failure) {
+    error = failure.what();
+    return OTHER;
+  }
+}
+
+}  // namespace
+}  // namespace geoseg::vectorize
+
+using namespace geoseg::vectorize;
+
+GEOSEG_API const char* geoseg_error() { return error.c_str(); }
+
+GEOSEG_API int geoseg_tracer_new(const TracerOptions* options, const char* folder, Tracer** tracer) {
+  return guarded([&] {
+    const ScanKernels* kernels = choose_scan_kernels();
+    if (kernels == nullptr)
+      throw std::runtime_error(
+          "GEOSEG_CPU names instructions that this processor lacks; use portable, avx2 or avx512");
+    *tracer = new Tracer(*options, *kernels, folder);
+  });
+}
+
+// Rows must lie one behind the other. `read` is how many were taken; the others are to be
+// given again once batches were.
+GEOSEG_API int geoseg_tracer_feed(Tracer* tracer, const uint8_t* classes, const uint8_t* confidence,
+                                  int64_t rows, int64_t* read) {
+  return guarded([&] { *read = tracer->feed(classes, confidence, rows); });
+}
+
+GEOSEG_API int geoseg_tracer_finish(Tracer* tracer) {
+  return guarded([&] { tracer->finish(); });
+}
+
+// The next batch, to be freed by the caller; nullptr if there is none.
+GEOSEG_API Batch* geoseg_tracer_take(Tracer* tracer, bool also_unfinished) {
+  return tracer->writer().take(also_unfinished).release();
+}
+
+GEOSEG_API void geoseg_tracer_free(Tracer* tracer) { delete tracer; }
+
+struct Table {
+  const void* rows;
+  int64_t count;
+};
+
+// The pieces, runs, arms, inner rings and vertices that the part leaves to the join; they
+// go with the tracer.
+GEOSEG_API void geoseg_tracer_open(const Tracer* tracer, Table tables[5]) {
+  const auto table = [](const auto& rows) { return Table{rows.data(), int64_t(rows.size())}; };
+  const OpenPieces& open = tracer->open();
+  tables[0] = table(open.pieces);
+  tables[1] = table(open.runs);
+  tables[2] = table(open.arms);
+  tables[3] = table(open.rings);
+  tables[4] = table(open.vertices);
+}
+
+struct BatchView {
+  int64_t count, size;
+  const void *wkb, *offsets, *class_id, *pixels, *confidence_sum, *col_sum, *row_sum, *bounds,
+      *first_col, *last_col;
+};
+
+GEOSEG_API void geoseg_batch_view(const Batch* batch, BatchView* view) {
+  *view = {batch->count,   batch->size,           batch->wkb,     batch->offsets, batch->class_id,
+           batch->pixels,  batch->confidence_sum, batch->col_sum, batch->row_sum, batch->bounds,
+           batch->first_col, batch->last_col};
+}
+
+GEOSEG_API void geoseg_batch_free(Batch* batch) { recycle(std::unique_ptr<Batch>(batch)); }

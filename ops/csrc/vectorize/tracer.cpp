@@ -1,0 +1,412 @@
+#include "tracer.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "rings.h"
+
+namespace geoseg::vectorize {
+namespace {
+
+constexpr int64_t PADDING = 64;
+
+// Which of the four pixel edges at a corner are boundaries.
+constexpr unsigned N = 1, E = 2, S = 4, W = 8;
+
+bool touches_seam(const Sums& sums, int32_t row_min, int32_t row_max, const Extent& extent) {
+  const bool* seams = extent.seams;
+  return (seams[TOP] && row_min == extent.row) ||
+         (seams[BOTTOM] && row_max == extent.row + extent.height) ||
+         (seams[LEFT] && sums.col_min == extent.col) ||
+         (seams[RIGHT] && sums.col_max == extent.col + extent.width);
+}
+
+}  // namespace
+
+Tracer::Tracer(const TracerOptions& options, const ScanKernels& kernels, std::string folder)
+    : options_(options),
+      kernels_(kernels),
+      writer_(options.transform),
+      spill_file_(std::move(folder)),
+      most_blocks_(options.most_blocks),
+      width_(options.extent.width) {
+  const int64_t words = width_ / 64 + 1;
+  for (std::vector<uint8_t>& row : pixels_)
+    row.assign(size_t(PADDING + 64 * words), options.nodata);
+  above_ = pixels_[0].data() + PADDING;
+  here_ = pixels_[1].data() + PADDING;
+  vertical_above_.assign(size_t(words), 0);
+  vertical_.assign(size_t(words), 0);
+  horizontal_.assign(size_t(words), 0);
+  integral_.assign(size_t(width_ + 1), 0);
+  left_.assign(size_t(width_ + 1), nullptr);
+  right_.assign(size_t(width_ + 1), nullptr);
+  // Two at each vertical edge of a row, two at the horizontal one, two that are new.
+  ends_.resize(size_t(2 * (width_ + 1) + 4));
+  for (End& end : ends_) free_ends_.push_back(&end);
+}
+
+int64_t Tracer::feed(const uint8_t* classes, const uint8_t* confidence, int64_t rows) {
+  int64_t row = 0;
+  while (row < rows && !writer_.has_finished()) {
+    read_row(classes + row * width_);
+    if (options_.has_confidence) {
+      visit_corners<true>();
+      kernels_.accumulate(confidence + row * width_, width_, integral_.data());
+    } else {
+      visit_corners<false>();
+    }
+    row++, row_++;
+    if (blocks_.used() > most_blocks_) spill();
+  }
+  return row;
+}
+
+void Tracer::finish() {
+  read_row(nullptr);
+  if (options_.has_confidence) visit_corners<true>();
+  else visit_corners<false>();
+}
+
+void Tracer::read_row(const uint8_t* classes) {
+  std::swap(above_, here_);
+  std::swap(vertical_above_, vertical_);
+  if (classes == nullptr) {
+    std::memset(here_, options_.nodata, size_t(width_));
+  } else {
+    std::memcpy(here_, classes, size_t(width_));
+    for (int64_t x = 0; options_.has_excluded && x < width_; x++)
+      here_[x] = options_.classes[here_[x]];
+  }
+  kernels_.compare(above_, here_, int64_t(vertical_.size()), vertical_.data(),
+                   horizontal_.data());
+}
+
+template <bool WEIGHTED>
+void Tracer::visit_corners() {
+  const uint8_t nodata = options_.nodata;
+  const uint8_t *above = above_, *here = here_;
+  const Extent& extent = options_.extent;
+  const int32_t row = extent.row + row_;
+  End *upper = nullptr, *lower = nullptr;
+  uint64_t carry = 0;
+  for (size_t word = 0; word < vertical_.size(); word++) {
+    const uint64_t north = vertical_above_[word], south = vertical_[word];
+    const uint64_t east = horizontal_[word], west = east << 1 | carry;
+    carry = east >> 63;
+    for (uint64_t corners = (north | south) & (east | west); corners; corners &= corners - 1) {
+      const int bit = __builtin_ctzll(corners);
+      const int64_t x = int64_t(word) * 64 + bit;
+      const unsigned code = unsigned(north >> bit & 1) * N | unsigned(east >> bit & 1) * E |
+                            unsigned(south >> bit & 1) * S | unsigned(west >> bit & 1) * W;
+      // nw | ne
+      // ---+---
+      // sw | se
+      const uint8_t nw = above[x - 1], ne = above[x], sw = here[x - 1], se = here[x];
+      const Vertex vertex = {extent.col + int32_t(x), row};
+      const uint64_t weight = WEIGHTED ? integral_[size_t(x)] : 0;
+      End *&left = left_[size_t(x)], *&right = right_[size_t(x)];
+      // Each region keeps to its side: it turns right where it can, else goes straight,
+      // else turns left. A boundary that arrives along a vertical edge adds the weight to
+      // its region, one that leaves along such an edge takes it away.
+      switch (code) {
+        case S | E:
+          if (ne != nodata) begin(vertex, -weight, region_left_of(x), upper, left);
+          if (se != nodata) begin(vertex, weight, regions_.make(), right, lower);
+          break;
+        case S | W:
+          if (sw != nodata) append(left = lower, vertex, -weight);
+          if (se != nodata) prepend(right = upper, vertex, weight);
+          break;
+        case N | E:
+          if (nw != nodata) append(lower = left, vertex, weight);
+          if (ne != nodata) prepend(upper = right, vertex, -weight);
+          break;
+        case N | W:
+          if (nw != nodata) join(left, upper, vertex, weight, nw, EXTERIOR);
+          if (se != nodata) join(lower, right, vertex, -weight, se, HOLE);
+          break;
+        case N | S | E:
+          if (ne != nodata) prepend(upper = right, vertex, -weight);
+          if (nw != nodata) append(left, vertex, 0);
+          if (se != nodata) begin(vertex, weight, regions_.make(), right, lower);
+          break;
+        case N | S | W:
+          if (nw != nodata) join(left, upper, vertex, weight, nw, EXTERIOR);
+          if (sw != nodata) append(left = lower, vertex, -weight);
+          if (se != nodata) prepend(right, vertex, 0);
+          break;
+        case N | E | W:
+          if (nw != nodata) join(left, upper, vertex, weight, nw, EXTERIOR);
+          if (sw != nodata) append(lower, vertex, 0);
+          if (ne != nodata) prepend(upper = right, vertex, -weight);
+          break;
+        case S | E | W:
+          if (sw != nodata) append(left = lower, vertex, -weight);
+          if (ne != nodata) prepend(upper, vertex, 0);
+          if (se != nodata) begin(vertex, weight, regions_.make(), right, lower);
+          break;
+        default: {  // all four
+          const bool touches = nw == se || ne == sw;
+          const Vertex marked = {vertex.col, touches ? vertex.row | TOUCH : vertex.row};
+          if (nw != nodata) join(left, upper, marked, weight, nw, EXTERIOR);
+          if (sw != nodata) append(left = lower, marked, -weight);
+          if (ne != nodata) prepend(upper = right, marked, -weight);
+          if (se != nodata) begin(marked, weight, regions_.make(), right, lower);
+        }
+      }
+    }
+  }
+}
+
+// The region of the run of pixels that ends at a corner, in the row below it. The corners
+// before this one have been visited: their ends are those of that row.
+int32_t Tracer::region_left_of(int64_t x) {
+  int64_t word = (x - 1) >> 6;
+  uint64_t edges = vertical_[size_t(word)] & (~uint64_t(0) >> (63 - ((x - 1) & 63)));
+  while (edges == 0) edges = vertical_[size_t(--word)];
+  return regions_.find(right_[size_t(word * 64 + 63 - __builtin_clzll(edges))]->region);
+}
+
+inline Tracer::End* Tracer::new_end() {
+  End* end = free_ends_.back();
+  free_ends_.pop_back();
+  return end;
+}
+
+inline void Tracer::begin(Vertex vertex, uint64_t weight, int32_t region, End*& start, End*& end) {
+  constexpr uint8_t MIDDLE = Block::CAPACITY / 2;
+  Block* block = blocks_.take();
+  block->begin = block->origin = MIDDLE;
+  block->end = MIDDLE + 1;
+  block->touches = is_touch(vertex);
+  block->confidence = weight;
+  block->vertices[MIDDLE] = vertex;
+  End *first = new_end(), *last = new_end();
+  *first = {block, last, region};
+  *last = {block, first, region};
+  start = first;
+  end = last;
+}
+
+inline void Tracer::append(End* end, Vertex vertex, uint64_t weight) {
+  Block* block = end->block;
+  if (block->end == Block::CAPACITY) {
+    block = end->block = block->next = blocks_.take();
+    block->begin = block->end = 0;
+  }
+  block->vertices[block->end++] = vertex;
+  block->touches += is_touch(vertex);
+  block->confidence += weight;
+}
+
+inline void Tracer::prepend(End* start, Vertex vertex, uint64_t weight) {
+  Block* block = start->block;
+  if (block->begin == 0) {
+    Block* following = block;
+    block = start->block = blocks_.take();
+    block->next = following;
+    block->begin = block->end = Block::CAPACITY;
+  }
+  block->vertices[--block->begin] = vertex;
+  block->touches += is_touch(vertex);
+  block->confidence += weight;
+}
+
+// Ties the end of a chain to the start of one; of itself, that closes a ring.
+inline void Tracer::join(End* end, End* start, Vertex vertex, uint64_t weight, uint8_t class_id,
+                         Closing closing) {
+  append(end, vertex, weight);
+  End *first = end->partner, *last = start->partner;
+  free_ends_.push_back(end);
+  free_ends_.push_back(start);
+  if (first == start) {
+    if (closing == HOLE) regions_.add_hole(start->region, start->block);
+    else close_exterior(start->block, start->region, vertex, class_id);
+    return;
+  }
+  end->block->next = start->block;
+  const int32_t region = regions_.unite(first->region, last->region);
+  *first = {first->block, last, region};
+  *last = {last->block, first, region};
+}
+
+void Tracer::close_exterior(Block* first, int32_t region, Vertex last, uint8_t class_id) {
+  holes_.clear();
+  regions_.close(region, holes_);
+  last.row = row_of(last);
+  write(first, last, class_id);
+  release(first);
+  for (Block* hole : holes_) release(hole);
+}
+
+namespace {
+
+// What is known of a ring before it is written.
+struct Survey {
+  int64_t count = 0;
+  uint64_t confidence = 0;
+  Block* start = nullptr;  // the block of the smallest vertex; unknown if spilled
+  int touches = 0;
+  bool is_spilled = false;
+
+  explicit Survey(Block* first) {
+    int64_t smallest = INT64_MAX;
+    for (Block* block = first; block; block = block->next) {
+      confidence += block->confidence;
+      touches += block->touches;
+      if (block->origin == Block::SPILLED) {
+        count += block->spilled.count;
+        is_spilled = true;
+        continue;
+      }
+      count += block->count();
+      if (block->origin == Block::NO_ORIGIN) continue;
+      const int64_t place = place_of(block->vertices[block->origin]);
+      if (place < smallest) smallest = place, start = block;
+    }
+  }
+
+  // Whether the ring may be written as it stands.
+  bool is_plain() const { return touches < 2 && !is_spilled; }
+  Vertex smallest() const { return start->vertices[start->origin]; }
+};
+
+void write_ring(BatchWriter& writer, const Survey& survey, const Block* first) {
+  const Block* start = survey.start;
+  writer.open_ring(survey.count);
+  writer.put(start->vertices + start->origin, start->end - start->origin);
+  for (const Block* block = start->next; block; block = block->next)
+    writer.put(block->vertices + block->begin, block->count());
+  for (const Block* block = first; block != start; block = block->next)
+    writer.put(block->vertices + block->begin, block->count());
+  writer.put(start->vertices + start->begin, start->origin - start->begin);
+  writer.close_ring();
+}
+
+}  // namespace
+
+void Tracer::write(Block* first, Vertex last, uint8_t class_id) {
+  const Survey exterior(first);
+  bool is_plain = exterior.is_plain();
+  int64_t vertices = exterior.count;
+  uint64_t confidence = exterior.confidence;
+  std::vector<std::pair<Survey, Block*>> holes;
+  for (Block* hole : holes_) {
+    holes.emplace_back(Survey(hole), hole);
+    is_plain &= holes.back().first.is_plain();
+    vertices += holes.back().first.count;
+    confidence += holes.back().first.confidence;
+  }
+  if (!is_plain) return write_gathered(first, class_id, confidence);
+  if (holes.size() > 1)
+    std::sort(holes.begin(), holes.end(), [](const auto& a, const auto& b) {
+      return place_of(a.first.smallest()) < place_of(b.first.smallest());
+    });
+  writer_.open_polygon(1 + int64_t(holes.size()), vertices);
+  write_ring(writer_, exterior, first);
+  for (const auto& [survey, hole] : holes) write_ring(writer_, survey, hole);
+  Vertex smallest = exterior.smallest();
+  smallest.row = row_of(smallest);
+  if (touches_seam(writer_.sums(), smallest.row, last.row, options_.extent)) {
+    writer_.discard_polygon();
+    return write_gathered(first, class_id, confidence);
+  }
+  writer_.close_polygon(class_id, confidence, smallest, last);
+}
+
+void Tracer::write_gathered(Block* first, uint8_t class_id, uint64_t confidence) {
+  std::vector<Ring> boundaries{gather(first)};
+  for (Block* hole : holes_) boundaries.push_back(gather(hole));
+  const std::vector<Ring> rings = canonical_rings(std::move(boundaries));
+  if (options_.extent.has_seams()) {
+    Sums sums;
+    int32_t row_min = INT32_MAX, row_max = INT32_MIN;
+    for (const Ring& ring : rings) {
+      Vertex previous = {ring.back().col, row_of(ring.back())};
+      for (const Vertex marked : ring) {
+        const Vertex vertex = {marked.col, row_of(marked)};
+        sums.step(previous, vertex);
+        row_min = std::min(row_min, vertex.row), row_max = std::max(row_max, vertex.row);
+        previous = vertex;
+      }
+    }
+    if (touches_seam(sums, row_min, row_max, options_.extent)) {
+      open_.add(rings,
+                {sums.area, int64_t(confidence), sums.col_twice, sums.row_twice, class_id},
+                options_.extent);
+      return;
+    }
+  }
+  write_polygon(writer_, rings, class_id, confidence);
+}
+
+Ring Tracer::gather(Block* first) const {
+  Ring ring(size_t(Survey(first).count));
+  Vertex* to = ring.data();
+  for (const Block* block = first; block; block = block->next) {
+    if (block->origin == Block::SPILLED) {
+      spill_file_.read(block->spilled.place, block->spilled.count, to);
+      to += block->spilled.count;
+    } else {
+      to = std::copy(block->vertices + block->begin, block->vertices + block->end, to);
+    }
+  }
+  return ring;
+}
+
+void Tracer::release(Block* first) {
+  Block* last = first;
+  int64_t count = 1;
+  for (; last->next; last = last->next) count++;
+  blocks_.give_back(first, last, count);
+}
+
+// Writes what no end can reach any more to the folder.
+void Tracer::spill() {
+  for (size_t word = 0; word < vertical_.size(); word++) {
+    for (uint64_t edges = vertical_[word]; edges; edges &= edges - 1) {
+      const int64_t x = int64_t(word) * 64 + __builtin_ctzll(edges);
+      if (here_[x - 1] == options_.nodata) continue;
+      const End* end = left_[size_t(x)];
+      Block* first = end->partner->block;
+      if (first != end->block) spill_blocks(first->next, end->block);
+    }
+  }
+  regions_.visit_holes([this](Block* first) { spill_blocks(first, nullptr); });
+  // Not again before there is something to gain.
+  most_blocks_ = std::max(options_.most_blocks, 2 * blocks_.used());
+}
+
+// Spills the blocks from `block` to `stop`; the first of each group stands for it.
+void Tracer::spill_blocks(Block* block, const Block* stop) {
+  constexpr int64_t WORTH = 4;  // blocks
+  Ring vertices;
+  while (block != stop) {
+    if (block->origin == Block::SPILLED) {
+      block = block->next;
+      continue;
+    }
+    Block *first = block, *last = block;
+    uint64_t confidence = 0;
+    int64_t count = 0;
+    vertices.clear();
+    for (; block != stop && block->origin != Block::SPILLED; block = block->next) {
+      vertices.insert(vertices.end(), block->vertices + block->begin,
+                      block->vertices + block->end);
+      confidence += block->confidence;
+      last = block;
+      count++;
+    }
+    if (count < WORTH) continue;
+    const int64_t place = spill_file_.write(vertices.data(), int64_t(vertices.size()));
+    blocks_.give_back(first->next, last, count - 1);
+    first->next = block;
+    first->confidence = confidence;
+    first->origin = Block::SPILLED;
+    first->spilled = {place, int64_t(vertices.size())};
+  }
+}
+
+}  // namespace geoseg::vectorize
