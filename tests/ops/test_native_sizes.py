@@ -47,11 +47,41 @@ def test_queries_larger_and_smaller_than_a_block(
 @pytest.mark.parametrize("queries", [1, 200])
 def test_values_out_of_reach_are_not_touched(queries: int) -> None:
     # 0 times NaN would be NaN.
-    value, locations, weights = draw([(3, 4), (2, 2)], batch=1, queries=queries)
+    shapes = [(30, 40), (2, 2)]
+    value, locations, weights = draw(shapes, batch=1, queries=queries)
     value[:] = math.nan
     locations[:, 0] = -0.5
-    found = ms_deform_attn(value, [(3, 4), (2, 2)], locations, weights)
+    found = ms_deform_attn(value, shapes, locations, weights)
     assert (found[:, 0] == 0).all()
+
+
+def test_what_weighs_nothing_is_read_for_any_number_of_threads() -> None:
+    # As in the reference: a value that is not finite must not depend on how it is read.
+    value = torch.full((1, 6000, 1, 32), math.nan)
+    locations = torch.rand(1, 2000, 1, 1, 1, 2)
+    weights = torch.zeros(1, 2000, 1, 1, 1)
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            found = ms_deform_attn(value, [(60, 100)], locations, weights)
+            assert found.isnan().all()
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("factor", [math.inf, math.nan])
+def test_a_place_that_is_not_finite_gets_no_gradient_of_any_kind(factor: float) -> None:
+    value, locations, weights = (t.requires_grad_() for t in draw([(4, 4)], dim=5))
+    broken = locations.detach().clone()
+    broken[0, 3, 1, 0, 1] = math.nan
+    broken.requires_grad_()
+    output = ms_deform_attn(value, [(4, 4)], broken, weights)
+    grads = torch.autograd.grad(
+        output, (broken, weights), torch.full_like(output, factor)
+    )
+    for grad in grads:
+        assert (grad[0, 3, 1, 0, 1] == 0).all()
 
 
 @pytest.mark.parametrize("length", [1, 2, 15, 16, 256, 4096])

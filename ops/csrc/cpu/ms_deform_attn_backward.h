@@ -47,6 +47,12 @@ inline void write_point_gradients(const Block<Real<T>, Index>& block, Real<T>* c
   int64_t i = 0;
   for (int64_t query = 0; query < count; query++, weights += between, locations += 2 * between) {
     for (int64_t p = 0; p < block.points; p++, i++) {
+      // Out of reach; the products are 0, and yet what they are multiplied by may be infinite.
+      if (block.cell[0][i] == block.zeros && block.cell[1][i] == block.zeros &&
+          block.cell[2][i] == block.zeros && block.cell[3][i] == block.zeros) {
+        weights[p] = locations[2 * p] = locations[2 * p + 1] = 0;
+        continue;
+      }
       // Products outside of the level are 0, which leaves the slope of its rim.
       const R right = block.share_x[i], left = R(1) - right, lower = block.share_y[i], upper = R(1) - lower;
       const R p0 = product[0][i], p1 = product[1][i], p2 = product[2][i], p3 = product[3][i];

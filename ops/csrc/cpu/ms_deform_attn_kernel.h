@@ -35,9 +35,10 @@ inline void gather(const Table<T>& table, int64_t c, const Block<Real<T>, Index>
   Lanes<R> sums[chains][vectors] = {};
   for (int64_t i = begin; i < end; i++) {
     for (int corner = 0; corner < 4; corner++) {
+      const Index cell = block.cell[corner][i];
+      if (!copied && cell == block.zeros) continue;  // There is no row of zeros to read.
       const R weight = block.weight[corner][i];
-      if (!copied && weight == 0) continue;  // There is no row of zeros to read.
-      const T* row = table.rows + int64_t(block.cell[corner][i]) * table.stride + c;
+      const T* row = table.rows + int64_t(cell) * table.stride + c;
       for (int v = 0; v < vectors; v++) sums[corner % chains][v] += load(row + v * lanes) * weight;
     }
   }
@@ -52,9 +53,9 @@ inline void gather_one(const Table<T>& table, int64_t c, const Block<Real<T>, In
   Real<T> sum = 0;
   for (int64_t i = begin; i < end; i++)
     for (int corner = 0; corner < 4; corner++) {
-      const Real<T> weight = block.weight[corner][i];
-      if (!copied && weight == 0) continue;
-      sum += load_one(table.rows + int64_t(block.cell[corner][i]) * table.stride + c) * weight;
+      const Index cell = block.cell[corner][i];
+      if (!copied && cell == block.zeros) continue;
+      sum += load_one(table.rows + int64_t(cell) * table.stride + c) * block.weight[corner][i];
     }
   store_one(output, sum);
 }
