@@ -29,6 +29,7 @@ from geoseg.models.segmenter import build_mask2former, class_logits
 from geoseg.ops import LIBRARY, use_reference
 
 TILE = 720
+MOST_DIFFERING, MOST_LEAD = 1e-5, 1e-4
 VIT_L = ROOT / "configs" / "models" / "dinov3-vitl16-sat493m-loveda.yaml"
 
 
@@ -47,7 +48,7 @@ def main() -> None:
     images = tiles(arguments.data, arguments.tiles)
     rows = {
         "built-in model": compare(builtin(images), arguments.repeats),
-        "ViT-L's adapter and head": compare(large(images), arguments.repeats),
+        "ViT-L's adapter and pixel decoder": compare(large(images), arguments.repeats),
     }
     for name, row in rows.items():
         print(
@@ -55,8 +56,13 @@ def main() -> None:
             f"{row['native_s']:.2f} s with the operator "
             f"({row['reference_s'] / row['native_s']:.1f}x); {row['differing']} of "
             f"{row['pixels']} pixels differ, the largest lead there is "
-            f"{row['largest_lead']:.1e}; logits differ by {row['logits']:.1e} at most"
+            f"{row['lead']:.1e}; logits differ by {row['logits']:.1e} at most"
         )
+        if (
+            row["differing"] > MOST_DIFFERING * row["pixels"]
+            or row["lead"] >= MOST_LEAD
+        ):
+            print(f"{name}: MISSED: at most {MOST_DIFFERING:g} of all may differ")
     if arguments.json is not None:
         write_results(arguments.json, {"threads": arguments.threads, "models": rows})
 
@@ -75,7 +81,8 @@ def compare(run: list[Callable[[], Tensor]], repeats: int) -> dict[str, float]:
         for turn in range(repeats + 1):  # The first warms up.
             for call in run if not turn else run[:1]:
                 found = {}
-                for name in seconds:
+                # Who goes first changes from turn to turn.
+                for name in list(seconds)[:: 1 if turn % 2 else -1]:
                     with use_reference() if name == "reference" else nullcontext():
                         started = time.perf_counter()
                         found[name] = call()
@@ -96,7 +103,7 @@ def compare(run: list[Callable[[], Tensor]], repeats: int) -> dict[str, float]:
                     lead = max(lead, float((first - second)[apart].max()))
     medians = {f"{name}_s": statistics.median(seen) for name, seen in seconds.items()}
     counts = {"pixels": pixels, "differing": differing}
-    return medians | counts | {"largest_lead": lead, "logits": logits}
+    return medians | counts | {"lead": lead, "logits": logits}
 
 
 def builtin(images: list[Tensor]) -> list[Callable[[], Tensor]]:
@@ -105,20 +112,27 @@ def builtin(images: list[Tensor]) -> list[Callable[[], Tensor]]:
 
 
 def large(images: list[Tensor]) -> list[Callable[[], Tensor]]:
-    """The adapter, pixel decoder and head of a ViT-L, on the first of its blocks.
+    """Adapter and pixel decoder of a ViT-L, on the first of its blocks, and 7 classes.
 
-    Random weights: of the published ones none are here, and all that matters is the
-    size. The blocks left out hold no deformable attention.
+    Random weights: of the published ones none are here, and what matters is the size.
+    The blocks left out hold no deformable attention. Fresh queries find one class
+    everywhere, so the classes are a linear function of the mask features, each with the
+    mean and deviation of the others: all seven occur.
     """
     torch.manual_seed(0)
     config = yaml.safe_load(VIT_L.read_text())
     config.pop("pretrained_backbone")
     config["backbone_config"]["backbone_config"]["num_hidden_layers"] = 4
     config["backbone_config"]["interaction_indexes"] = [0, 1, 2, 3]
-    model = build_mask2former(config).eval()
-    # Fresh weights find the same class everywhere: compare which of the 100 queries
-    # leads at each place, which is more easily turned over than which class.
-    return [lambda: model(images[0]).masks_queries_logits]
+    module = build_mask2former(config).eval().model.pixel_level_module
+    head = nn.Conv2d(module.decoder.mask_projection.out_channels, 7, 1)
+
+    def run() -> Tensor:
+        logits = head(module(images[0]).decoder_last_hidden_state)
+        spread, mean = torch.std_mean(logits, dim=(2, 3), keepdim=True)
+        return (logits - mean) / spread
+
+    return [run]
 
 
 def _on_each(model: nn.Module, images: list[Tensor]) -> list[Callable[[], Tensor]]:

@@ -93,7 +93,8 @@ def test_every_part_fits_the_pipeline_that_takes_it(group: str, name: str) -> No
     pipeline, choice, needed = GROUPS[group]
     needed = [*PIPELINES[pipeline].needed, *needed]
     composed = compose(pipeline, [f"{choice}={name}", *needed])
-    convert(composed, config_class(pipeline))
+    kind = config_class(pipeline)
+    assert isinstance(convert(composed, kind), kind)
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@
 #include <cstdint>
 
 #if defined(__CUDACC__)
-#define GEOSEG_HOST_DEVICE static __host__ __device__ __forceinline__
+#define GEOSEG_HOST_DEVICE __host__ __device__ __forceinline__
 #else
 // Never a function of its own: files compiled for several instruction sets include this,
 // and the linker would keep any one copy.
-#define GEOSEG_HOST_DEVICE static inline __attribute__((always_inline))
+#define GEOSEG_HOST_DEVICE inline __attribute__((always_inline))
 #endif
 
 namespace geoseg {
@@ -48,8 +48,8 @@ struct ScalarMath {
   using Real = R;
   using Index = I;
   using Mask = bool;
-  GEOSEG_HOST_DEVICE Index truncate(Real number) { return Index(number); }
-  GEOSEG_HOST_DEVICE Real real(Index number) { return Real(number); }
+  static GEOSEG_HOST_DEVICE Index truncate(Real number) { return Index(number); }
+  static GEOSEG_HOST_DEVICE Real real(Index number) { return Real(number); }
 };
 
 // The two cells next to a coordinate along one axis, `low` and `low + 1`. One outside the
@@ -61,13 +61,12 @@ struct Neighbours {
   typename Math::Mask has_low, has_high;
 };
 
-// Finds them for a location in 0..1 on an axis of `length` cells. NaN and infinity reach
-// nothing. No branches, so that vectors will do for `Math`.
+// Finds them for a place on an axis of `length` cells, in cells from the centre of the first
+// one. NaN and infinity reach nothing. No branches, so that vectors will do for `Math`.
 template <typename Math>
-GEOSEG_HOST_DEVICE Neighbours<Math> find_neighbours(typename Math::Real location, typename Math::Real length) {
+GEOSEG_HOST_DEVICE Neighbours<Math> find_neighbours(typename Math::Real place, typename Math::Real length) {
   using Real = typename Math::Real;
   using Index = typename Math::Index;
-  const Real place = location * length - 0.5f;
   // At -1 exactly the weights are 0 and the slope is not, as in grid_sample.
   const typename Math::Mask near = (place >= -1.0f) & (place < length);
   // To convert any other number to an integer would be undefined.

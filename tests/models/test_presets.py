@@ -38,7 +38,8 @@ def save_vit(folder: Path, **changes: Any) -> DINOv3ViTModel:  # noqa: ANN401
 def test_shipped_presets_build(path: Path) -> None:
     keys = {**yaml.safe_load(path.read_text()), "pretrained_backbone": None}
     with torch.device("meta"):
-        build_mask2former(keys)
+        model = build_mask2former(keys)
+    assert model.config.num_queries == keys["num_queries"]
 
 
 def test_full_preset_is_the_model_that_was_designed() -> None:

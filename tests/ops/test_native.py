@@ -14,7 +14,7 @@ from deformable import SHAPES, Inputs, Shapes, assert_alike, draw, outcome
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from torch._dynamo.testing import CompileCounter
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from geoseg.ops import LIBRARY, ms_deform_attn, use_reference
 
@@ -71,8 +71,9 @@ def test_every_instruction_set_equals_the_reference(name: str) -> None:
     # In a process of its own: the choice is made once. The best one runs in this one.
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__),
-            *("-k", "any_head or locations_that_are_not_finite"),
+            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+            *("-m", "not slow", "-k", "any_head or not_finite or test_native_sizes"),
+            *(__file__, str(FOLDER / "test_native_sizes.py")),
         ],
         env={**os.environ, "GEOSEG_CPU": name},
         cwd=FOLDER.parents[1],
@@ -129,23 +130,28 @@ def test_the_operator_keeps_torch_s_rules(dtype: torch.dtype) -> None:
     )
 
 
-def test_compiles_whole_and_at_most_twice_for_two_sizes() -> None:
-    counter = CompileCounter()
+def attend(value: Tensor, shapes: Shapes, places: Tensor, weights: Tensor) -> Tensor:
+    return ms_deform_attn(value, shapes, places, weights).sin()
+
+
+@pytest.mark.parametrize(
+    "backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)]
+)
+def test_compiles_whole_and_at_most_twice_for_three_sizes(backend: str) -> None:
     torch._dynamo.reset()
-
-    def attend(value: Tensor, shapes: Shapes, places: Tensor, w: Tensor) -> Tensor:
-        return ms_deform_attn(value, shapes, places, w)
-
+    counter = CompileCounterWithBackend(backend)
     compiled: Callable[..., Tensor] = torch.compile(
         attend, fullgraph=True, backend=counter
     )
     for size in (4, 6, 7):
         shapes = [(size, size + 1), (size // 2, size)]
-        value, locations, weights = (t.requires_grad_() for t in draw(shapes))
-        found = compiled(value, shapes, locations, weights)
-        expected = ms_deform_attn(value, shapes, locations, weights)
-        torch.testing.assert_close(found, expected)
-        found.sum().backward()
+        outcomes = []
+        for function in (compiled, attend):
+            leaves = [tensor.requires_grad_() for tensor in draw(shapes)]
+            output = function(leaves[0], shapes, *leaves[1:])
+            outcomes.append([output, *torch.autograd.grad(output.sum(), leaves)])
+        for found, expected in zip(*outcomes, strict=True):
+            torch.testing.assert_close(found, expected)
     assert counter.frame_count <= 2
     torch._dynamo.reset()
 

@@ -155,6 +155,28 @@ def test_places_beyond_two_to_the_31_are_found(
     assert (found[: heads // 2] == 3.0).all()
 
 
+@pytest.mark.slow
+def test_gradients_beyond_two_to_the_31_land_where_they_belong() -> None:
+    width, heads, dim = (1 << 22) + 5, 8, 64
+    value = huge([(1, width)], heads, dim)
+    value[0, -2:] = 1.0
+    places = torch.tensor([(width - 1.0) / width, 0.5]).expand(1, 1, heads, 1, 1, 2)
+    weights = torch.full((1, 1, heads, 1, 1), 2.0)
+    grad = torch.arange(1.0, heads + 1).repeat_interleave(dim).view(1, 1, -1)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)  # Each has the values of a head, and their gradients.
+        by_value, _, by_weight = torch.ops.geoseg.ms_deform_attn_backward(
+            grad.bfloat16(), value, [1, width], places.contiguous(), weights
+        )
+    finally:
+        torch.set_num_threads(before)
+    for head in range(heads):
+        assert by_value[0, -2:, head].float().sum() == 2.0 * (head + 1) * dim
+        assert by_weight[0, 0, head] == (head + 1) * dim
+    assert not by_value[0, : 1 << 16].any()
+
+
 def test_the_reference_is_taken_within_its_block_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

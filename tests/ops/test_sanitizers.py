@@ -40,6 +40,16 @@ def test_no_byte_is_read_or_written_out_of_bounds(tmp_path: Path) -> None:
         "UBSAN_OPTIONS": "print_stacktrace=1",
         "PYTHONPATH": str(tmp_path),
     }
+    code = "import geoseg.ops; print(geoseg.ops.LIBRARY.reason)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert loaded.stdout.strip() == str(tmp_path / "geoseg" / "_C.abi3.so")
     tests = ["tests/ops/test_native.py", "tests/ops/test_native_sizes.py"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-m", "not slow", *tests],

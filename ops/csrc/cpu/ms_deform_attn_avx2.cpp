@@ -8,6 +8,9 @@
 // Below the instructions: what is inlined must be compiled for them, too.
 #include <cstdint>
 #include <cstring>
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
 
 #include "ms_deform_attn.h"
 

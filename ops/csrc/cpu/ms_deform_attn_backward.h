@@ -134,7 +134,6 @@ int64_t backward_bytes(const Sizes& n) {
   using R = Real<T>;
   const int64_t size = (n.cells + 1) * n.channels;
   const int64_t points = Block<R, int64_t>::queries_of(n) * n.levels * n.points;
-  return Arena::rounded(size * sizeof(T)) + Arena::rounded(size * sizeof(R)) +
-         Arena::rounded(n.channels * sizeof(R)) + 4 * Arena::rounded(points * sizeof(R)) +
-         Block<R, int64_t>::bytes(n);
+  return Arena::size_of<T>(size) + Arena::size_of<R>(size) + Arena::size_of<R>(n.channels) +
+         4 * Arena::size_of<R>(points) + Block<R, int64_t>::bytes(n);
 }

@@ -13,11 +13,24 @@ class Arena {
   template <typename X>
   X* take(int64_t count) {
     char* taken = next_;
-    next_ += rounded(count * int64_t(sizeof(X)));
+    next_ += size_of<X>(count);
+#if defined(__SANITIZE_ADDRESS__)
+    __asan_poison_memory_region(next_ - CACHE_LINE, CACHE_LINE);
+#endif
     return reinterpret_cast<X*>(taken);
   }
 
-  static int64_t rounded(int64_t bytes) { return (bytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE; }
+  // Bytes that are gone then: whole cache lines, which whole vectors may touch. The address
+  // sanitizer, which cannot know of pieces, gets one more line between them.
+  template <typename X>
+  static int64_t size_of(int64_t count) {
+    const int64_t lines = (count * int64_t(sizeof(X)) + CACHE_LINE - 1) / CACHE_LINE;
+#if defined(__SANITIZE_ADDRESS__)
+    return (lines + 1) * CACHE_LINE;
+#else
+    return lines * CACHE_LINE;
+#endif
+  }
 
  private:
   char* next_;
@@ -30,19 +43,6 @@ struct Table {
   const T* rows;
   int64_t stride;  // between rows
 };
-
-template <bool first, typename A, typename B>
-struct Choice {
-  using Type = A;
-};
-template <typename A, typename B>
-struct Choice<false, A, B> {
-  using Type = B;
-};
-
-// As wide as the numbers, or vectors could not hold both.
-template <typename R>
-using NaturalIndex = typename Choice<sizeof(R) == 8, int64_t, int32_t>::Type;
 
 // The points of some consecutive queries of one head, an array for each property.
 template <typename R, typename Index>
@@ -68,7 +68,7 @@ struct Block {
 
   static int64_t bytes(const Sizes& n) {
     const int64_t count = queries_of(n) * n.levels * n.points;
-    return arrays_of_real * Arena::rounded(count * sizeof(R)) + arrays_of_index * Arena::rounded(count * sizeof(Index));
+    return arrays_of_real * Arena::size_of<R>(count) + arrays_of_index * Arena::size_of<Index>(count);
   }
 
   Block(const Sizes& n, const int64_t* shapes, Arena& arena)
@@ -157,8 +157,8 @@ inline void decode(const Block<R, Index>& block, int64_t count) {
   for (int64_t i = 0; i < count; i += D::lanes) {
     const auto width = D::read(block.width + i), height = D::read(block.height + i);
     const auto attention = D::read(block.attention + i);
-    const Neighbours<Math> x = find_neighbours<Math>(D::read(block.x + i), width);
-    const Neighbours<Math> y = find_neighbours<Math>(D::read(block.y + i), height);
+    const Neighbours<Math> x = find_neighbours<Math>(D::read(block.x + i) * width - 0.5f, width);
+    const Neighbours<Math> y = find_neighbours<Math>(D::read(block.y + i) * height - 0.5f, height);
     const auto across = D::read(block.across + i), first = D::read(block.start + i) + y.low * across + x.low;
     const auto upper = attention * (1.0f - y.share), lower = attention * y.share;
     const auto left = 1.0f - x.share;

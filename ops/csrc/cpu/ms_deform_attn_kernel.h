@@ -124,7 +124,7 @@ void forward(const Inputs<T>& in, T* output, int64_t begin, int64_t end, void* m
 
 template <typename T>
 int64_t forward_bytes(const Sizes& n, int64_t begin, int64_t end) {
-  const int64_t copied = copies(n, begin, end) ? Arena::rounded((n.cells + 1) * n.channels * sizeof(T)) : 0;
+  const int64_t copied = copies(n, begin, end) ? Arena::size_of<T>((n.cells + 1) * n.channels) : 0;
   return copied + Block<Real<T>, int64_t>::bytes(n);
 }
 

@@ -1,6 +1,9 @@
 // The kernels for any processor: 16-byte vectors, which every compiler can lower.
 #include <cstdint>
 #include <cstring>
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
 
 #include "ms_deform_attn.h"
 

@@ -9,24 +9,28 @@ struct Vector {
 template <typename R>
 using Lanes = typename Vector<R>::Type;
 
-// Arithmetic of ../ms_deform_attn.h on whole vectors; indices are as wide as the numbers.
 template <typename R>
-struct VectorMath;
+struct NaturalIndexOf;
 template <>
-struct VectorMath<float> {
-  using Real = Lanes<float>;
-  using Index = Lanes<int32_t>;
-  using Mask = Index;
-  GEOSEG_HOST_DEVICE Index truncate(Real numbers) { return __builtin_convertvector(numbers, Index); }
-  GEOSEG_HOST_DEVICE Real real(Index numbers) { return __builtin_convertvector(numbers, Real); }
+struct NaturalIndexOf<float> {
+  using Type = int32_t;
 };
 template <>
-struct VectorMath<double> {
-  using Real = Lanes<double>;
-  using Index = Lanes<int64_t>;
+struct NaturalIndexOf<double> {
+  using Type = int64_t;
+};
+// As wide as the numbers, or vectors could not hold both.
+template <typename R>
+using NaturalIndex = typename NaturalIndexOf<R>::Type;
+
+// Arithmetic of ../ms_deform_attn.h on whole vectors.
+template <typename R>
+struct VectorMath {
+  using Real = Lanes<R>;
+  using Index = Lanes<NaturalIndex<R>>;
   using Mask = Index;
-  GEOSEG_HOST_DEVICE Index truncate(Real numbers) { return __builtin_convertvector(numbers, Index); }
-  GEOSEG_HOST_DEVICE Real real(Index numbers) { return __builtin_convertvector(numbers, Real); }
+  static GEOSEG_HOST_DEVICE Index truncate(Real numbers) { return __builtin_convertvector(numbers, Index); }
+  static GEOSEG_HOST_DEVICE Real real(Index numbers) { return __builtin_convertvector(numbers, Real); }
 };
 
 template <typename R>

@@ -99,7 +99,8 @@ __device__ __forceinline__ Sample<R> no_sample() {
 
 template <typename R>
 __device__ __forceinline__ LevelPoint<R> find_on_level(const Levels& levels, int level, R x, R y) {
-  return {find_on_axis(x, levels.width[level]), find_on_axis(y, levels.height[level])};
+  using Math = ScalarMath<R, int>;
+  return {find_neighbours<Math>(x, R(levels.width[level])), find_neighbours<Math>(y, R(levels.height[level]))};
 }
 
 template <typename R>
