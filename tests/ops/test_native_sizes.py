@@ -89,7 +89,7 @@ def test_a_place_that_is_not_finite_gets_no_gradient_of_any_kind(factor: float) 
 def test_a_place_next_to_the_far_rim_stays_in_its_level(
     length: int, queries: int
 ) -> None:
-    # place + 1 would round up to the cell behind the last one.
+    # The cell behind its last one is the first of the next level.
     place = torch.nextafter(torch.tensor(float(length)), torch.tensor(0.0))
     x = ((place.double() + 0.5) / length).float()
     places = torch.stack([x, torch.tensor(0.5)]).expand(1, queries, 1, 2, 1, 2)
