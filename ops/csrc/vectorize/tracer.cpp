@@ -39,7 +39,7 @@ Tracer::Tracer(const TracerOptions& options, const ScanKernels& kernels, std::st
   vertical_above_.assign(size_t(words), 0);
   vertical_.assign(size_t(words), 0);
   horizontal_.assign(size_t(words), 0);
-  integral_.assign(size_t(width_ + 1), 0);
+  columns_.assign(size_t(width_), 0);
   left_.assign(size_t(width_ + 1), nullptr);
   right_.assign(size_t(width_ + 1), nullptr);
   // Two at each vertical edge of a row, two at the horizontal one, two that are new.
@@ -53,7 +53,7 @@ int64_t Tracer::feed(const uint8_t* classes, const uint8_t* confidence, int64_t 
     read_row(classes + row * width_);
     if (options_.has_confidence) {
       visit_corners<true>();
-      kernels_.accumulate(confidence + row * width_, width_, integral_.data());
+      kernels_.accumulate(confidence + row * width_, width_, columns_.data());
     } else {
       visit_corners<false>();
     }
@@ -91,6 +91,7 @@ void Tracer::visit_corners() {
   const int32_t row = extent.row + row_;
   End *upper = nullptr, *lower = nullptr;
   uint64_t carry = 0;
+  int64_t reached = 0;  // the corner before
   for (size_t word = 0; word < vertical_.size(); word++) {
     const uint64_t north = vertical_above_[word], south = vertical_[word];
     const uint64_t east = horizontal_[word], west = east << 1 | carry;
@@ -105,32 +106,35 @@ void Tracer::visit_corners() {
       // sw | se
       const uint8_t nw = above[x - 1], ne = above[x], sw = here[x - 1], se = here[x];
       const Vertex vertex = {extent.col + int32_t(x), row};
-      const uint64_t weight = WEIGHTED ? integral_[size_t(x)] : 0;
+      // The edge that ends here bounds the region above it from below, and the other one
+      // from above: in each of its columns the one gains what the other has to lose.
+      uint64_t weight = 0;
+      if (WEIGHTED && (code & W)) weight = sum_columns(reached, x);
+      reached = x;
       End *&left = left_[size_t(x)], *&right = right_[size_t(x)];
       // Each region keeps to its side: it turns right where it can, else goes straight,
-      // else turns left. A boundary that arrives along a vertical edge adds the weight to
-      // its region, one that leaves along such an edge takes it away.
+      // else turns left.
       switch (code) {
         case S | E:
-          if (ne != nodata) begin(vertex, -weight, region_left_of(x), upper, left);
-          if (se != nodata) begin(vertex, weight, regions_.make(), right, lower);
+          if (ne != nodata) begin(vertex, region_left_of(x), upper, left);
+          if (se != nodata) begin(vertex, regions_.make(), right, lower);
           break;
         case S | W:
           if (sw != nodata) append(left = lower, vertex, -weight);
           if (se != nodata) prepend(right = upper, vertex, weight);
           break;
         case N | E:
-          if (nw != nodata) append(lower = left, vertex, weight);
-          if (ne != nodata) prepend(upper = right, vertex, -weight);
+          if (nw != nodata) append(lower = left, vertex, 0);
+          if (ne != nodata) prepend(upper = right, vertex, 0);
           break;
         case N | W:
           if (nw != nodata) join(left, upper, vertex, weight, nw, EXTERIOR);
           if (se != nodata) join(lower, right, vertex, -weight, se, HOLE);
           break;
         case N | S | E:
-          if (ne != nodata) prepend(upper = right, vertex, -weight);
+          if (ne != nodata) prepend(upper = right, vertex, 0);
           if (nw != nodata) append(left, vertex, 0);
-          if (se != nodata) begin(vertex, weight, regions_.make(), right, lower);
+          if (se != nodata) begin(vertex, regions_.make(), right, lower);
           break;
         case N | S | W:
           if (nw != nodata) join(left, upper, vertex, weight, nw, EXTERIOR);
@@ -139,25 +143,32 @@ void Tracer::visit_corners() {
           break;
         case N | E | W:
           if (nw != nodata) join(left, upper, vertex, weight, nw, EXTERIOR);
-          if (sw != nodata) append(lower, vertex, 0);
-          if (ne != nodata) prepend(upper = right, vertex, -weight);
+          if (sw != nodata) append(lower, vertex, -weight);
+          if (ne != nodata) prepend(upper = right, vertex, 0);
           break;
         case S | E | W:
           if (sw != nodata) append(left = lower, vertex, -weight);
-          if (ne != nodata) prepend(upper, vertex, 0);
-          if (se != nodata) begin(vertex, weight, regions_.make(), right, lower);
+          if (ne != nodata) prepend(upper, vertex, weight);
+          if (se != nodata) begin(vertex, regions_.make(), right, lower);
           break;
         default: {  // all four
           const bool touches = nw == se || ne == sw;
           const Vertex marked = {vertex.col, touches ? vertex.row | TOUCH : vertex.row};
           if (nw != nodata) join(left, upper, marked, weight, nw, EXTERIOR);
           if (sw != nodata) append(left = lower, marked, -weight);
-          if (ne != nodata) prepend(upper = right, marked, -weight);
-          if (se != nodata) begin(marked, weight, regions_.make(), right, lower);
+          if (ne != nodata) prepend(upper = right, marked, 0);
+          if (se != nodata) begin(marked, regions_.make(), right, lower);
         }
       }
     }
   }
+}
+
+// Confidence of the pixels above the row in the columns from `first` to `stop`.
+inline uint64_t Tracer::sum_columns(int64_t first, int64_t stop) const {
+  uint64_t sum = 0;
+  for (int64_t x = first; x < stop; x++) sum += columns_[size_t(x)];
+  return sum;
 }
 
 // The region of the run of pixels that ends at a corner, in the row below it. The corners
@@ -175,13 +186,12 @@ inline Tracer::End* Tracer::new_end() {
   return end;
 }
 
-inline void Tracer::begin(Vertex vertex, uint64_t weight, int32_t region, End*& start, End*& end) {
+inline void Tracer::begin(Vertex vertex, int32_t region, End*& start, End*& end) {
   constexpr uint8_t MIDDLE = Block::CAPACITY / 2;
   Block* block = blocks_.take();
   block->begin = block->origin = MIDDLE;
   block->end = MIDDLE + 1;
   block->touches = is_touch(vertex);
-  block->confidence = weight;
   block->vertices[MIDDLE] = vertex;
   End *first = new_end(), *last = new_end();
   *first = {block, last, region};

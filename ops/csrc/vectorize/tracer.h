@@ -60,9 +60,10 @@ class Tracer {
   template <bool WEIGHTED>
   void visit_corners();
 
+  uint64_t sum_columns(int64_t first, int64_t stop) const;
   int32_t region_left_of(int64_t x);
   End* new_end();
-  void begin(Vertex vertex, uint64_t weight, int32_t region, End*& start, End*& end);
+  void begin(Vertex vertex, int32_t region, End*& start, End*& end);
   void append(End* end, Vertex vertex, uint64_t weight);
   void prepend(End* start, Vertex vertex, uint64_t weight);
   void join(End* end, End* start, Vertex vertex, uint64_t weight, uint8_t class_id,
@@ -89,7 +90,7 @@ class Tracer {
   std::vector<uint8_t> pixels_[2];
   uint8_t *above_, *here_;
   std::vector<uint64_t> vertical_above_, vertical_, horizontal_;
-  std::vector<uint64_t> integral_;  // confidence of all pixels above and left of a corner
+  std::vector<uint32_t> columns_;  // confidence of all pixels above the row, by column
   std::vector<End*> left_, right_;  // of the vertical edge at each column
   std::vector<End> ends_;
   std::vector<End*> free_ends_;
