@@ -5,6 +5,8 @@
 #include <new>
 #include <stdexcept>
 
+#include <sys/mman.h>
+
 #if !defined(__x86_64__)
 // a * col + b * row is rounded twice, as NumPy does it; this processor could fuse it.
 #if defined(__clang__)
@@ -30,10 +32,16 @@ typedef int32_t IntPair __attribute__((vector_size(8)));
 
 void reserve(Batch& batch, int64_t capacity) {
   if (capacity <= batch.capacity) return;
-  if (capacity > INT32_MAX)
+  if (capacity > INT32_MAX - (2 << 20))
     throw std::length_error("a polygon has more vertices than 2 GB of WKB hold");
-  void* bytes = std::realloc(batch.wkb, size_t(capacity));
+  // Large pages: to take small ones one by one costs as much as to trace.
+  constexpr int64_t PAGE = 2 << 20;
+  capacity = (capacity + PAGE - 1) / PAGE * PAGE;
+  void* bytes = std::aligned_alloc(PAGE, size_t(capacity));
   if (bytes == nullptr) throw std::bad_alloc();
+  madvise(bytes, size_t(capacity), MADV_HUGEPAGE);
+  if (batch.size > 0) std::memcpy(bytes, batch.wkb, size_t(batch.size));
+  std::free(batch.wkb);
   batch.wkb = static_cast<uint8_t*>(bytes);
   batch.capacity = capacity;
 }
@@ -59,7 +67,7 @@ std::unique_ptr<Batch> new_batch() {
     }
   }
   auto batch = std::make_unique<Batch>();
-  reserve(*batch, BATCH_BYTES + (BATCH_BYTES >> 3));
+  reserve(*batch, BATCH_BYTES);
   return batch;
 }
 
@@ -135,7 +143,7 @@ void BatchWriter::close_polygon(uint8_t class_id, uint64_t confidence, Vertex fi
   std::memcpy(batch.bounds[i], bounds, sizeof bounds);
   batch.first_col[i] = first.col;
   batch.last_col[i] = last.col - 1;
-  if (batch.count == BATCH_POLYGONS || batch.size >= BATCH_BYTES)
+  if (batch.count == BATCH_POLYGONS || batch.size >= BATCH_BYTES - BATCH_BYTES / 64)
     finished_.push_back(std::move(batch_));
 }
 
