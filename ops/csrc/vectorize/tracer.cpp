@@ -44,7 +44,7 @@ Tracer::Tracer(const TracerOptions& options, const ScanKernels& kernels, std::st
   right_.assign(size_t(width_ + 1), nullptr);
   // Two at each vertical edge of a row, two at the horizontal one, two that are new.
   ends_.resize(size_t(2 * (width_ + 1) + 4));
-  for (End& end : ends_) free_ends_.push_back(&end);
+  for (End& end : ends_) free_end(&end);
 }
 
 int64_t Tracer::feed(const uint8_t* classes, const uint8_t* confidence, int64_t rows) {
@@ -152,12 +152,12 @@ void Tracer::visit_corners() {
           if (se != nodata) begin(vertex, regions_.make(), right, lower);
           break;
         default: {  // all four
-          const bool touches = nw == se || ne == sw;
-          const Vertex marked = {vertex.col, touches ? vertex.row | TOUCH : vertex.row};
-          if (nw != nodata) join(left, upper, marked, weight, nw, EXTERIOR);
-          if (sw != nodata) append(left = lower, marked, -weight);
-          if (ne != nodata) prepend(upper = right, marked, 0);
-          if (se != nodata) begin(marked, regions_.make(), right, lower);
+          const Vertex falling = {vertex.col, nw == se ? vertex.row | TOUCH : vertex.row};
+          const Vertex rising = {vertex.col, ne == sw ? vertex.row | TOUCH : vertex.row};
+          if (nw != nodata) join(left, upper, falling, weight, nw, EXTERIOR);
+          if (sw != nodata) append(left = lower, rising, -weight);
+          if (ne != nodata) prepend(upper = right, rising, 0);
+          if (se != nodata) begin(falling, regions_.make(), right, lower);
         }
       }
     }
@@ -181,9 +181,14 @@ int32_t Tracer::region_left_of(int64_t x) {
 }
 
 inline Tracer::End* Tracer::new_end() {
-  End* end = free_ends_.back();
-  free_ends_.pop_back();
+  End* end = free_ends_;
+  free_ends_ = end->partner;
   return end;
+}
+
+inline void Tracer::free_end(End* end) {
+  end->partner = free_ends_;
+  free_ends_ = end;
 }
 
 inline void Tracer::begin(Vertex vertex, int32_t region, End*& start, End*& end) {
@@ -224,22 +229,51 @@ inline void Tracer::prepend(End* start, Vertex vertex, uint64_t weight) {
   block->confidence += weight;
 }
 
+// Moves the vertices of a block behind those of the one before it, if they are few: rings
+// of few blocks are written faster.
+inline bool Tracer::merge(Block* block, Block* following) {
+  constexpr int FEW = 4;  // so many are copied, for a constant size is copied at once
+  const int count = following->count();
+  if (count > FEW || block->end > Block::CAPACITY - FEW ||
+      following->begin > Block::CAPACITY - FEW || following->origin == Block::SPILLED)
+    return false;
+  std::memcpy(block->vertices + block->end, following->vertices + following->begin,
+              FEW * sizeof(Vertex));
+  if (following->origin != Block::NO_ORIGIN) {
+    const int moved = block->end + following->origin - following->begin;
+    if (block->origin == Block::NO_ORIGIN ||
+        place_of(block->vertices[moved]) < place_of(block->vertices[block->origin]))
+      block->origin = uint8_t(moved);
+  }
+  block->end = uint8_t(block->end + count);
+  block->touches = uint8_t(block->touches + following->touches);
+  block->confidence += following->confidence;
+  block->next = following->next;
+  return true;
+}
+
 // Ties the end of a chain to the start of one; of itself, that closes a ring.
 inline void Tracer::join(End* end, End* start, Vertex vertex, uint64_t weight, uint8_t class_id,
                          Closing closing) {
   append(end, vertex, weight);
   End *first = end->partner, *last = start->partner;
-  free_ends_.push_back(end);
-  free_ends_.push_back(start);
   if (first == start) {
     if (closing == HOLE) regions_.add_hole(start->region, start->block);
     else close_exterior(start->block, start->region, vertex, class_id);
-    return;
+  } else {
+    const int32_t region = regions_.unite(first->region, last->region);
+    Block *block = end->block, *following = start->block;
+    if (merge(block, following)) {
+      if (last->block == following) last->block = block;
+      blocks_.give_back(following);
+    } else {
+      block->next = following;
+    }
+    *first = {first->block, last, region};
+    *last = {last->block, first, region};
   }
-  end->block->next = start->block;
-  const int32_t region = regions_.unite(first->region, last->region);
-  *first = {first->block, last, region};
-  *last = {last->block, first, region};
+  free_end(end);
+  free_end(start);
 }
 
 void Tracer::close_exterior(Block* first, int32_t region, Vertex last, uint8_t class_id) {
@@ -258,12 +292,16 @@ struct Survey {
   int64_t count = 0;
   uint64_t confidence = 0;
   Block* start = nullptr;  // the block of the smallest vertex; unknown if spilled
+  Block* last = nullptr;
+  int64_t blocks = 0;
   int touches = 0;
   bool is_spilled = false;
 
   explicit Survey(Block* first) {
     int64_t smallest = INT64_MAX;
     for (Block* block = first; block; block = block->next) {
+      last = block;
+      blocks++;
       confidence += block->confidence;
       touches += block->touches;
       if (block->origin == Block::SPILLED) {

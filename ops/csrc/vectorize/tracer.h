@@ -63,9 +63,11 @@ class Tracer {
   uint64_t sum_columns(int64_t first, int64_t stop) const;
   int32_t region_left_of(int64_t x);
   End* new_end();
+  void free_end(End* end);
   void begin(Vertex vertex, int32_t region, End*& start, End*& end);
   void append(End* end, Vertex vertex, uint64_t weight);
   void prepend(End* start, Vertex vertex, uint64_t weight);
+  static bool merge(Block* block, Block* following);
   void join(End* end, End* start, Vertex vertex, uint64_t weight, uint8_t class_id,
             Closing closing);
   void close_exterior(Block* first, int32_t region, Vertex last, uint8_t class_id);
@@ -93,7 +95,7 @@ class Tracer {
   std::vector<uint32_t> columns_;  // confidence of all pixels above the row, by column
   std::vector<End*> left_, right_;  // of the vertical edge at each column
   std::vector<End> ends_;
-  std::vector<End*> free_ends_;
+  End* free_ends_ = nullptr;
   std::vector<Block*> holes_;
 };
 
