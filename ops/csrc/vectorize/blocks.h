@@ -83,4 +83,38 @@ class BlockPool {
   int64_t used_ = 0;
 };
 
+// What is known of a ring before it is written.
+struct Survey {
+  Block *first, *last = nullptr;
+  int64_t blocks = 0;
+  int64_t count = 0;  // vertices
+  uint64_t confidence = 0;
+  Block* start = nullptr;  // the block of the smallest vertex; unknown if spilled
+  int touches = 0;
+  bool is_spilled = false;
+
+  explicit Survey(Block* first) : first(first) {
+    int64_t smallest = INT64_MAX;
+    for (Block* block = first; block; block = block->next) {
+      // Its other half is needed when it is written.
+      __builtin_prefetch(reinterpret_cast<const char*>(block) + 64);
+      last = block;
+      blocks++;
+      confidence += block->confidence;
+      touches += block->touches;
+      if (block->origin == Block::SPILLED) {
+        count += block->spilled.count;
+        is_spilled = true;
+        continue;
+      }
+      count += block->count();
+      if (block->origin == Block::NO_ORIGIN) continue;
+      const int64_t place = place_of(block->vertices[block->origin]);
+      if (place < smallest) smallest = place, start = block;
+    }
+  }
+
+  Vertex smallest() const { return start->vertices[start->origin]; }
+};
+
 }  // namespace geoseg::vectorize

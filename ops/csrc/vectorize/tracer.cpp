@@ -276,53 +276,10 @@ inline void Tracer::join(End* end, End* start, Vertex vertex, uint64_t weight, u
   free_end(start);
 }
 
-void Tracer::close_exterior(Block* first, int32_t region, Vertex last, uint8_t class_id) {
-  holes_.clear();
-  regions_.close(region, holes_);
-  last.row = row_of(last);
-  write(first, last, class_id);
-  release(first);
-  for (Block* hole : holes_) release(hole);
-}
-
 namespace {
 
-// What is known of a ring before it is written.
-struct Survey {
-  int64_t count = 0;
-  uint64_t confidence = 0;
-  Block* start = nullptr;  // the block of the smallest vertex; unknown if spilled
-  Block* last = nullptr;
-  int64_t blocks = 0;
-  int touches = 0;
-  bool is_spilled = false;
-
-  explicit Survey(Block* first) {
-    int64_t smallest = INT64_MAX;
-    for (Block* block = first; block; block = block->next) {
-      last = block;
-      blocks++;
-      confidence += block->confidence;
-      touches += block->touches;
-      if (block->origin == Block::SPILLED) {
-        count += block->spilled.count;
-        is_spilled = true;
-        continue;
-      }
-      count += block->count();
-      if (block->origin == Block::NO_ORIGIN) continue;
-      const int64_t place = place_of(block->vertices[block->origin]);
-      if (place < smallest) smallest = place, start = block;
-    }
-  }
-
-  // Whether the ring may be written as it stands.
-  bool is_plain() const { return touches < 2 && !is_spilled; }
-  Vertex smallest() const { return start->vertices[start->origin]; }
-};
-
-void write_ring(BatchWriter& writer, const Survey& survey, const Block* first) {
-  const Block* start = survey.start;
+void write_ring(BatchWriter& writer, const Survey& survey) {
+  const Block *first = survey.first, *start = survey.start;
   writer.open_ring(survey.count);
   writer.put(start->vertices + start->origin, start->end - start->origin);
   for (const Block* block = start->next; block; block = block->next)
@@ -335,38 +292,50 @@ void write_ring(BatchWriter& writer, const Survey& survey, const Block* first) {
 
 }  // namespace
 
-void Tracer::write(Block* first, Vertex last, uint8_t class_id) {
-  const Survey exterior(first);
-  bool is_plain = exterior.is_plain();
-  int64_t vertices = exterior.count;
-  uint64_t confidence = exterior.confidence;
-  std::vector<std::pair<Survey, Block*>> holes;
-  for (Block* hole : holes_) {
-    holes.emplace_back(Survey(hole), hole);
-    is_plain &= holes.back().first.is_plain();
-    vertices += holes.back().first.count;
-    confidence += holes.back().first.confidence;
+void Tracer::close_exterior(Block* first, int32_t region, Vertex last, uint8_t class_id) {
+  holes_.clear();
+  regions_.close(region, holes_);
+  boundaries_.clear();
+  boundaries_.emplace_back(first);
+  for (Block* hole : holes_) boundaries_.emplace_back(hole);
+  last.row = row_of(last);
+  if (!write(last, class_id)) write_gathered(class_id);
+  for (const Survey& ring : boundaries_) blocks_.give_back(ring.first, ring.last, ring.blocks);
+}
+
+// Writes a polygon straight from its blocks, if it can be written so.
+bool Tracer::write(Vertex last, uint8_t class_id) {
+  int64_t vertices = 0;
+  uint64_t confidence = 0;
+  for (const Survey& ring : boundaries_) {
+    if (ring.touches > 1 || ring.is_spilled) return false;
+    vertices += ring.count;
+    confidence += ring.confidence;
   }
-  if (!is_plain) return write_gathered(first, class_id, confidence);
-  if (holes.size() > 1)
-    std::sort(holes.begin(), holes.end(), [](const auto& a, const auto& b) {
-      return place_of(a.first.smallest()) < place_of(b.first.smallest());
+  if (boundaries_.size() > 2)
+    std::sort(boundaries_.begin() + 1, boundaries_.end(), [](const Survey& a, const Survey& b) {
+      return place_of(a.smallest()) < place_of(b.smallest());
     });
-  writer_.open_polygon(1 + int64_t(holes.size()), vertices);
-  write_ring(writer_, exterior, first);
-  for (const auto& [survey, hole] : holes) write_ring(writer_, survey, hole);
-  Vertex smallest = exterior.smallest();
+  writer_.open_polygon(int64_t(boundaries_.size()), vertices);
+  for (const Survey& ring : boundaries_) write_ring(writer_, ring);
+  Vertex smallest = boundaries_.front().smallest();
   smallest.row = row_of(smallest);
   if (touches_seam(writer_.sums(), smallest.row, last.row, options_.extent)) {
     writer_.discard_polygon();
-    return write_gathered(first, class_id, confidence);
+    return false;
   }
   writer_.close_polygon(class_id, confidence, smallest, last);
+  return true;
 }
 
-void Tracer::write_gathered(Block* first, uint8_t class_id, uint64_t confidence) {
-  std::vector<Ring> boundaries{gather(first)};
-  for (Block* hole : holes_) boundaries.push_back(gather(hole));
+// Writes one that must be cut at corners or seams first.
+void Tracer::write_gathered(uint8_t class_id) {
+  std::vector<Ring> boundaries;
+  uint64_t confidence = 0;
+  for (const Survey& ring : boundaries_) {
+    boundaries.push_back(gather(ring));
+    confidence += ring.confidence;
+  }
   const std::vector<Ring> rings = canonical_rings(std::move(boundaries));
   if (options_.extent.has_seams()) {
     Sums sums;
@@ -390,10 +359,10 @@ void Tracer::write_gathered(Block* first, uint8_t class_id, uint64_t confidence)
   write_polygon(writer_, rings, class_id, confidence);
 }
 
-Ring Tracer::gather(Block* first) const {
-  Ring ring(size_t(Survey(first).count));
+Ring Tracer::gather(const Survey& survey) const {
+  Ring ring(size_t(survey.count));
   Vertex* to = ring.data();
-  for (const Block* block = first; block; block = block->next) {
+  for (const Block* block = survey.first; block; block = block->next) {
     if (block->origin == Block::SPILLED) {
       spill_file_.read(block->spilled.place, block->spilled.count, to);
       to += block->spilled.count;
@@ -402,13 +371,6 @@ Ring Tracer::gather(Block* first) const {
     }
   }
   return ring;
-}
-
-void Tracer::release(Block* first) {
-  Block* last = first;
-  int64_t count = 1;
-  for (; last->next; last = last->next) count++;
-  blocks_.give_back(first, last, count);
 }
 
 // Writes what no end can reach any more to the folder.

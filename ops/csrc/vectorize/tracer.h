@@ -71,10 +71,9 @@ class Tracer {
   void join(End* end, End* start, Vertex vertex, uint64_t weight, uint8_t class_id,
             Closing closing);
   void close_exterior(Block* first, int32_t region, Vertex last, uint8_t class_id);
-  void write(Block* first, Vertex last, uint8_t class_id);
-  void write_gathered(Block* first, uint8_t class_id, uint64_t confidence);
-  Ring gather(Block* first) const;
-  void release(Block* first);
+  bool write(Vertex last, uint8_t class_id);
+  void write_gathered(uint8_t class_id);
+  Ring gather(const Survey& survey) const;
   void spill();
   void spill_blocks(Block* block, const Block* stop);
 
@@ -96,7 +95,8 @@ class Tracer {
   std::vector<End*> left_, right_;  // of the vertical edge at each column
   std::vector<End> ends_;
   End* free_ends_ = nullptr;
-  std::vector<Block*> holes_;
+  std::vector<Block*> holes_;        // of the region that is being closed
+  std::vector<Survey> boundaries_;  // its exterior and its holes
 };
 
 }  // namespace geoseg::vectorize
