@@ -13,8 +13,9 @@ from geoseg.errors import VectorizeError
 from geoseg.grid import Window
 from geoseg.types import NODATA
 from geoseg.vectorize.batch import PolygonBatch
-from geoseg.vectorize.native import Tracer, library
-from geoseg.vectorize.reference.part import TracedPart
+from geoseg.vectorize.native import Tracer, library, seams_of
+from geoseg.vectorize.parts import NativePart, SavedPart, TracedPart
+from geoseg.vectorize.reference.part import TracedPart as ReferencePart
 from geoseg.vectorize.reference.rows import trace_rows as trace_rows_reference
 from geoseg.vectorize.reference.tracing import trace_part as trace_part_reference
 
@@ -117,19 +118,33 @@ def trace_part(
         raise VectorizeError(
             f"the part {window} reaches outside of the region {region}; clip it"
         )
-    [(mask, percents)] = _without([(class_mask, confidence)], nodata, excluded)
-    return trace_part_reference(
-        mask, percents, window, region=region, transform=transform, nodata=nodata
+    native = library()
+    if native is None:
+        [(mask, percents)] = _without([(class_mask, confidence)], nodata, excluded)
+        return trace_part_reference(
+            mask, percents, window, region=region, transform=transform, nodata=nodata
+        )
+    tracer = Tracer(
+        native,
+        window,
+        seams=seams_of(window, region),
+        transform=transform,
+        nodata=nodata,
+        excluded=excluded,
+        has_confidence=confidence is not None,
+        spill=None,  # a part is small
     )
+    batches = (*tracer.feed(class_mask, confidence), *tracer.finish())
+    return NativePart(window, region, transform, batches, tracer.open_pieces())
 
 
 def load_part(path: Path) -> TracedPart:
-    """Read a part that `TracedPart.save` wrote.
+    """Open a part that `TracedPart.save` wrote.
 
     Raises:
         VectorizeError: The file is missing, cut short, or not a part.
     """
-    return TracedPart.load(path)
+    return ReferencePart.load(path) if library() is None else SavedPart(path)
 
 
 def _check(values: Pixels, name: str, shape: tuple[int, int]) -> None:
