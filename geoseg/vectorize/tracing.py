@@ -32,6 +32,7 @@ def trace_rows(
     spill: Path,
     nodata: int = NODATA,
     excluded: Set[int] = frozenset(),
+    origin: tuple[int, int] = (0, 0),
 ) -> Iterator[PolygonBatch]:
     """Trace a whole raster as its rows are read.
 
@@ -48,6 +49,7 @@ def trace_rows(
         spill: Folder for a temporary file, which holds what memory should not.
         nodata: Class of pixels that get no polygon.
         excluded: More classes that get none; they count as nodata.
+        origin: Row and column of the first pixel in the scene.
 
     Raises:
         VectorizeError: Rows are of another shape or dtype.
@@ -62,6 +64,7 @@ def trace_rows(
             transform=transform,
             spill=spill,
             nodata=nodata,
+            origin=origin,
         )
         return
     tracer: Tracer | None = None
@@ -69,7 +72,7 @@ def trace_rows(
         if tracer is None:
             tracer = Tracer(
                 native,
-                Window(0, 0, 0, width),
+                Window(*origin, 0, width),
                 transform=transform,
                 nodata=nodata,
                 excluded=excluded,
@@ -162,11 +165,18 @@ def _check(values: Pixels, name: str, shape: tuple[int, int]) -> None:
 def _checked_rows(
     rows: Iterable[tuple[Pixels, Pixels | None]], width: int
 ) -> Iterator[tuple[Pixels, Pixels | None]]:
+    has_confidence: bool | None = None
     for mask, confidence in rows:
         height = mask.shape[0] if mask.ndim else 0
         _check(mask, "class mask", (height, width))
         if confidence is not None:
             _check(confidence, "confidence", (height, width))
+        if has_confidence not in (None, confidence is not None):
+            raise VectorizeError(
+                "some rows come with confidence and some without; give it for all rows "
+                "or none"
+            )
+        has_confidence = confidence is not None
         yield mask, confidence
 
 
