@@ -2,8 +2,7 @@
 
 #include <algorithm>
 #include <stdexcept>
-
-#include "rings.h"
+#include <utility>
 
 namespace geoseg::vectorize {
 
@@ -90,7 +89,7 @@ void Join::end_row() {
       tie_corner(seam.corners[y], {seam.col, row_ + int32_t(y)});
   std::sort(closed_.begin(), closed_.end(),
             [](const Closed& a, const Closed& b) { return a.last < b.last; });
-  for (const Closed& closed : closed_) write(closed.region);
+  for (const Closed& closed : closed_) write(closed.region, {int32_t(closed.last), int32_t(closed.last >> 32)});
   closed_.clear();
 }
 
@@ -238,18 +237,18 @@ void Join::tie(int32_t end, int32_t start, Vertex place, bool is_vertex, bool is
   ends_.remove(start);
 }
 
-void Join::write(int32_t region) {
+void Join::write(int32_t region, Vertex last) {
   region = find(region);
-  const Region closed = regions_[region];
-  std::vector<Ring> boundaries;
+  const Region& closed = regions_[region];
+  rings_.clear();
   for (int32_t boundary = closed.first_boundary; boundary != NONE;) {
-    boundaries.emplace_back();
-    gather(boundaries_[boundary].nodes, boundaries.back());
+    gather(boundaries_[boundary].nodes);
     boundaries_.remove(boundary);
     boundary = boundaries_[boundary].next;
   }
-  write_polygon(writer_, canonical_rings(std::move(boundaries)), closed.class_id,
-                uint64_t(closed.confidence));
+  rings_.cut();
+  rings_.write(writer_);
+  writer_.close_polygon(closed.class_id, uint64_t(closed.confidence), rings_.first(), last);
   for (int32_t piece = region; piece != NONE;) {
     const int32_t next = regions_[piece].next;
     regions_.remove(piece);
@@ -257,16 +256,16 @@ void Join::write(int32_t region) {
   }
 }
 
-// Appends the vertices of nodes to a ring, and lets the nodes go.
-void Join::gather(List nodes, Ring& ring) {
+// Takes the vertices of a boundary, and lets its nodes go.
+void Join::gather(List nodes) {
+  int64_t count = 0;
+  for (int32_t node = nodes.first; node != NONE; node = nodes_[node].next)
+    count += std::max(nodes_[node].count, 1);
+  Vertex* to = rings_.add(count);
   for (int32_t node = nodes.first; node != NONE;) {
     const Node& from = nodes_[node];
-    if (from.count == 0) {
-      ring.push_back(from.vertex);
-    } else {
-      ring.resize(ring.size() + size_t(from.count));
-      store_.read(from.place, from.count, ring.data() + ring.size() - size_t(from.count));
-    }
+    if (from.count == 0) *to++ = from.vertex;
+    else store_.read(from.place, from.count, std::exchange(to, to + from.count));
     const int32_t next = from.next;
     nodes_.remove(node);
     node = next;

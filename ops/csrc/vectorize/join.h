@@ -13,6 +13,7 @@
 
 #include "batch.h"
 #include "part.h"
+#include "rings.h"
 #include "spill.h"
 
 namespace geoseg::vectorize {
@@ -131,8 +132,8 @@ class Join {
   void match(std::vector<Run>& first, std::vector<Run>& second, int32_t place, bool is_row);
   void tie_corner(Corner& corner, Vertex place);
   void tie(int32_t end, int32_t start, Vertex place, bool is_vertex, bool is_touch);
-  void write(int32_t region);
-  void gather(List nodes, Ring& ring);
+  void write(int32_t region, Vertex last);
+  void gather(List nodes);
 
   Extent region_;
   BatchWriter writer_;
@@ -146,6 +147,7 @@ class Join {
   std::vector<Corner> corners_, next_corners_;   // there, by column
   std::vector<ColumnSeam> columns_;
   std::vector<Closed> closed_;
+  PolygonRings rings_;
 };
 
 }  // namespace geoseg::vectorize

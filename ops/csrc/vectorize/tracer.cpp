@@ -4,8 +4,6 @@
 #include <cstring>
 #include <utility>
 
-#include "rings.h"
-
 namespace geoseg::vectorize {
 namespace {
 
@@ -299,7 +297,7 @@ void Tracer::close_exterior(Block* first, int32_t region, Vertex last, uint8_t c
   boundaries_.emplace_back(first);
   for (Block* hole : holes_) boundaries_.emplace_back(hole);
   last.row = row_of(last);
-  if (!write(last, class_id)) write_gathered(class_id);
+  if (!write(last, class_id)) write_gathered(last, class_id);
   for (const Survey& ring : boundaries_) blocks_.give_back(ring.first, ring.last, ring.blocks);
 }
 
@@ -329,40 +327,27 @@ bool Tracer::write(Vertex last, uint8_t class_id) {
 }
 
 // Writes one that must be cut at corners or seams first.
-void Tracer::write_gathered(uint8_t class_id) {
-  std::vector<Ring> boundaries;
+void Tracer::write_gathered(Vertex last, uint8_t class_id) {
+  rings_.clear();
   uint64_t confidence = 0;
   for (const Survey& ring : boundaries_) {
-    boundaries.push_back(gather(ring));
+    gather(ring, rings_.add(ring.count));
     confidence += ring.confidence;
   }
-  const std::vector<Ring> rings = canonical_rings(std::move(boundaries));
-  if (options_.extent.has_seams()) {
-    Sums sums;
-    int32_t row_min = INT32_MAX, row_max = INT32_MIN;
-    for (const Ring& ring : rings) {
-      Vertex previous = {ring.back().col, row_of(ring.back())};
-      for (const Vertex marked : ring) {
-        const Vertex vertex = {marked.col, row_of(marked)};
-        sums.step(previous, vertex);
-        row_min = std::min(row_min, vertex.row), row_max = std::max(row_max, vertex.row);
-        previous = vertex;
-      }
-    }
-    if (touches_seam(sums, row_min, row_max, options_.extent)) {
-      open_.add(rings,
-                {sums.area, int64_t(confidence), sums.col_twice, sums.row_twice, class_id},
-                options_.extent);
-      return;
-    }
-  }
-  write_polygon(writer_, rings, class_id, confidence);
+  rings_.cut();
+  rings_.write(writer_);
+  const Vertex first = rings_.first();
+  const Sums sums = writer_.sums();
+  if (!touches_seam(sums, first.row, last.row, options_.extent))
+    return writer_.close_polygon(class_id, confidence, first, last);
+  writer_.discard_polygon();
+  open_.add(rings_.copy(),
+            {sums.area, int64_t(confidence), sums.col_twice, sums.row_twice, class_id},
+            options_.extent);
 }
 
-Ring Tracer::gather(const Survey& survey) const {
-  Ring ring(size_t(survey.count));
-  Vertex* to = ring.data();
-  for (const Block* block = survey.first; block; block = block->next) {
+void Tracer::gather(const Survey& ring, Vertex* to) const {
+  for (const Block* block = ring.first; block; block = block->next) {
     if (block->origin == Block::SPILLED) {
       spill_file_.read(block->spilled.place, block->spilled.count, to);
       to += block->spilled.count;
@@ -370,7 +355,6 @@ Ring Tracer::gather(const Survey& survey) const {
       to = std::copy(block->vertices + block->begin, block->vertices + block->end, to);
     }
   }
-  return ring;
 }
 
 // Writes what no end can reach any more to the folder.

@@ -8,7 +8,7 @@
 // boundaries turn or meet; at such a corner chains begin, grow, or are joined, and a chain
 // that is joined to itself is a ring: an exterior if it closes around its last pixel, else
 // a hole. Where two pixels of a region meet in a corner only, a boundary passes twice;
-// `canonical_rings` cuts it there.
+// `PolygonRings` cuts it there.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +20,7 @@
 #include "blocks.h"
 #include "part.h"
 #include "regions.h"
+#include "rings.h"
 #include "scan.h"
 #include "spill.h"
 
@@ -72,8 +73,8 @@ class Tracer {
             Closing closing);
   void close_exterior(Block* first, int32_t region, Vertex last, uint8_t class_id);
   bool write(Vertex last, uint8_t class_id);
-  void write_gathered(uint8_t class_id);
-  Ring gather(const Survey& survey) const;
+  void write_gathered(Vertex last, uint8_t class_id);
+  void gather(const Survey& ring, Vertex* to) const;
   void spill();
   void spill_blocks(Block* block, const Block* stop);
 
@@ -97,6 +98,7 @@ class Tracer {
   End* free_ends_ = nullptr;
   std::vector<Block*> holes_;        // of the region that is being closed
   std::vector<Survey> boundaries_;  // its exterior and its holes
+  PolygonRings rings_;              // of one that is not written from its blocks
 };
 
 }  // namespace geoseg::vectorize
