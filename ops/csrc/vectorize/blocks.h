@@ -7,6 +7,8 @@
 #include <new>
 #include <vector>
 
+#include <sys/mman.h>
+
 #include "vertex.h"
 
 namespace geoseg::vectorize {
@@ -63,14 +65,16 @@ class BlockPool {
   int64_t used() const { return used_; }
 
  private:
-  static constexpr int64_t SLAB = 2048;  // blocks
+  static constexpr int64_t SLAB = 16384;  // blocks: a large page
   struct Free {
     void operator()(Block* slab) const { std::free(slab); }
   };
 
   void grow() {
-    void* memory = std::aligned_alloc(alignof(Block), SLAB * sizeof(Block));
+    constexpr size_t SIZE = SLAB * sizeof(Block);
+    void* memory = std::aligned_alloc(SIZE, SIZE);
     if (memory == nullptr) throw std::bad_alloc();
+    madvise(memory, SIZE, MADV_HUGEPAGE);
     slabs_.emplace_back(static_cast<Block*>(memory));
     for (int64_t i = SLAB - 1; i >= 0; i--) {
       slabs_.back().get()[i].next = free_;

@@ -38,8 +38,7 @@ Tracer::Tracer(const TracerOptions& options, const ScanKernels& kernels, std::st
   vertical_.assign(size_t(words), 0);
   horizontal_.assign(size_t(words), 0);
   columns_.assign(size_t(width_), 0);
-  left_.assign(size_t(width_ + 1), nullptr);
-  right_.assign(size_t(width_ + 1), nullptr);
+  crossing_.assign(size_t(width_ + 1), {nullptr, nullptr});
   // Two at each vertical edge of a row, two at the horizontal one, two that are new.
   ends_.resize(size_t(2 * (width_ + 1) + 4));
   for (End& end : ends_) free_end(&end);
@@ -109,7 +108,7 @@ void Tracer::visit_corners() {
       uint64_t weight = 0;
       if (WEIGHTED && (code & W)) weight = sum_columns(reached, x);
       reached = x;
-      End *&left = left_[size_t(x)], *&right = right_[size_t(x)];
+      End *&left = crossing_[size_t(x)].left, *&right = crossing_[size_t(x)].right;
       // Each region keeps to its side: it turns right where it can, else goes straight,
       // else turns left.
       switch (code) {
@@ -175,7 +174,7 @@ int32_t Tracer::region_left_of(int64_t x) {
   int64_t word = (x - 1) >> 6;
   uint64_t edges = vertical_[size_t(word)] & (~uint64_t(0) >> (63 - ((x - 1) & 63)));
   while (edges == 0) edges = vertical_[size_t(--word)];
-  return regions_.find(right_[size_t(word * 64 + 63 - __builtin_clzll(edges))]->region);
+  return regions_.find(crossing_[size_t(word * 64 + 63 - __builtin_clzll(edges))].right->region);
 }
 
 inline Tracer::End* Tracer::new_end() {
@@ -363,7 +362,7 @@ void Tracer::spill() {
     for (uint64_t edges = vertical_[word]; edges; edges &= edges - 1) {
       const int64_t x = int64_t(word) * 64 + __builtin_ctzll(edges);
       if (here_[x - 1] == options_.nodata) continue;
-      const End* end = left_[size_t(x)];
+      const End* end = crossing_[size_t(x)].left;
       Block* first = end->partner->block;
       if (first != end->block) spill_blocks(first->next, end->block);
     }

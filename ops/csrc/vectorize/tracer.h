@@ -3,8 +3,8 @@
 // Regions are 4-connected pixels of one class. A boundary is walked with its region on the
 // right, so along a pixel edge run two of them, one for each side. While rows are read,
 // each boundary is a chain of vertices with two open ends, which wait at the pixel edges
-// that cross the current row: `left_` and `right_` of a vertical edge, `upper` and `lower`
-// of the horizontal edge that was reached last. Work is done only at corners where
+// that cross the current row: `left` and `right` of a vertical edge, `upper` and `lower` of
+// the horizontal edge that was reached last. Work is done only at corners where
 // boundaries turn or meet; at such a corner chains begin, grow, or are joined, and a chain
 // that is joined to itself is a ring: an exterior if it closes around its last pixel, else
 // a hole. Where two pixels of a region meet in a corner only, a boundary passes twice;
@@ -57,6 +57,11 @@ class Tracer {
     int32_t region;
   };
 
+  // The ends at a vertical edge, of the regions left and right of it.
+  struct Crossing {
+    End *left, *right;
+  };
+
   void read_row(const uint8_t* classes);
   template <bool WEIGHTED>
   void visit_corners();
@@ -93,7 +98,7 @@ class Tracer {
   uint8_t *above_, *here_;
   std::vector<uint64_t> vertical_above_, vertical_, horizontal_;
   std::vector<uint32_t> columns_;  // confidence of all pixels above the row, by column
-  std::vector<End*> left_, right_;  // of the vertical edge at each column
+  std::vector<Crossing> crossing_;  // by column
   std::vector<End> ends_;
   End* free_ends_ = nullptr;
   std::vector<Block*> holes_;        // of the region that is being closed
