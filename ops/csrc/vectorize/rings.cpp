@@ -82,10 +82,10 @@ void PolygonRings::add_ring() {
 void PolygonRings::write(BatchWriter& writer) const {
   writer.open_polygon(int64_t(rings_.size()), int64_t(vertices_.size()));
   for (const Cut& ring : rings_) {
-    writer.open_ring(ring.vertices);
+    RingWriter to = writer.open_ring(ring.vertices);
     for (size_t i = ring.first_span; i < ring.first_span + ring.spans; i++)
-      writer.put(vertices_.data() + spans_[i].start, spans_[i].count);
-    writer.close_ring();
+      to.put(vertices_.data() + spans_[i].start, spans_[i].count);
+    writer.close_ring(to);
   }
 }
 

@@ -277,14 +277,14 @@ namespace {
 
 void write_ring(BatchWriter& writer, const Survey& survey) {
   const Block *first = survey.first, *start = survey.start;
-  writer.open_ring(survey.count);
-  writer.put(start->vertices + start->origin, start->end - start->origin);
+  RingWriter to = writer.open_ring(survey.count);
+  to.put(start->vertices + start->origin, start->end - start->origin);
   for (const Block* block = start->next; block; block = block->next)
-    writer.put(block->vertices + block->begin, block->count());
+    to.put(block->vertices + block->begin, block->count());
   for (const Block* block = first; block != start; block = block->next)
-    writer.put(block->vertices + block->begin, block->count());
-  writer.put(start->vertices + start->begin, start->origin - start->begin);
-  writer.close_ring();
+    to.put(block->vertices + block->begin, block->count());
+  to.put(start->vertices + start->begin, start->origin - start->begin);
+  writer.close_ring(to);
 }
 
 }  // namespace
