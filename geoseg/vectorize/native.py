@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from collections.abc import Iterator, Sequence, Set
 from functools import cache
@@ -14,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from affine import Affine
 
-from geoseg.errors import VectorizeError
+from geoseg.errors import OperatorError, VectorizeError
 from geoseg.grid import Window
 from geoseg.vectorize.batch import DTYPES, PolygonBatch
 from geoseg.vectorize.parts import TABLES, Tables
@@ -87,7 +88,8 @@ def library() -> ctypes.CDLL | None:
     """Load the library, None if geoseg runs without native operators.
 
     Raises:
-        OperatorError: GEOSEG_OPS asks for what is not there.
+        OperatorError: GEOSEG_OPS asks for what is not there, or the library is older
+            than this file.
     """
     # Not above: the scheduler imports this package, and needs no torch.
     from geoseg.ops import LIBRARY
@@ -96,6 +98,12 @@ def library() -> ctypes.CDLL | None:
     if not LIBRARY.loaded:
         return None
     loaded = ctypes.CDLL(str(PATH))
+    missing = [name for name in _ARGUMENTS if not hasattr(loaded, name)]
+    if missing:
+        raise OperatorError(
+            f"{PATH} is of another version of geoseg and lacks {missing[0]}; install "
+            "geoseg again"
+        )
     loaded.geoseg_error.restype = ctypes.c_char_p
     loaded.geoseg_tracer_take.restype = Pointer
     loaded.geoseg_join_take.restype = Pointer
@@ -126,9 +134,12 @@ def check(native: ctypes.CDLL, code: int, folder: Path) -> None:
     """Raise what a native call failed with.
 
     Raises:
+        MemoryError: There was not enough.
         OSError: A system call failed; names the folder.
         VectorizeError: Anything else.
     """
+    if code == errno.ENOMEM:
+        raise MemoryError("tracing polygons")
     if code > 0:
         raise OSError(code, os.strerror(code), str(folder))
     if code:
