@@ -21,7 +21,8 @@ std::vector<std::unique_ptr<Batch>>& pool() {
 void reserve(Batch& batch, int64_t capacity) {
   if (capacity <= batch.capacity) return;
   if (capacity > INT32_MAX - (2 << 20))
-    throw std::length_error("a polygon has more vertices than 2 GB of WKB hold; trace the raster in pieces");
+    throw std::length_error(
+        "a polygon has more vertices than 2 GB of WKB hold; trace the raster in pieces");
   // Large pages: to take small ones one by one costs as much as to trace.
   constexpr int64_t PAGE = 2 << 20;
   capacity = (capacity + PAGE - 1) / PAGE * PAGE;

@@ -66,7 +66,12 @@ struct Sums {
 class RingWriter {
  public:
   RingWriter(const Transform& t, const Sums& sums, uint8_t* to)
-      : straight_{t.a, t.e}, crossed_{t.b, t.d}, origin_{t.c, t.f}, sums_(sums), start_(to), end_(to) {}
+      : straight_{t.a, t.e},
+        crossed_{t.b, t.d},
+        origin_{t.c, t.f},
+        sums_(sums),
+        start_(to),
+        end_(to) {}
 
   void put(const Vertex* vertices, int64_t count) {
     for (int64_t i = 0; i < count; i++) {

@@ -48,7 +48,8 @@ using namespace geoseg::vectorize;
 
 GEOSEG_API const char* geoseg_error() { return error.c_str(); }
 
-GEOSEG_API int geoseg_tracer_new(const TracerOptions* options, const char* folder, Tracer** tracer) {
+GEOSEG_API int geoseg_tracer_new(const TracerOptions* options, const char* folder,
+                                 Tracer** tracer) {
   return guarded([&] {
     const ScanKernels* kernels = choose_scan_kernels();
     if (kernels == nullptr)

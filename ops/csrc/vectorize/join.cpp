@@ -89,7 +89,8 @@ void Join::end_row() {
       tie_corner(seam.corners[y], {seam.col, row_ + int32_t(y)});
   std::sort(closed_.begin(), closed_.end(),
             [](const Closed& a, const Closed& b) { return a.last < b.last; });
-  for (const Closed& closed : closed_) write(closed.region, {int32_t(closed.last), int32_t(closed.last >> 32)});
+  for (const Closed& closed : closed_)
+    write(closed.region, {int32_t(closed.last), int32_t(closed.last >> 32)});
   closed_.clear();
 }
 

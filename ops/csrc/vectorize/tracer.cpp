@@ -12,14 +12,6 @@ constexpr int64_t PADDING = 64;
 // Which of the four pixel edges at a corner are boundaries.
 constexpr unsigned N = 1, E = 2, S = 4, W = 8;
 
-bool touches_seam(const Sums& sums, int32_t row_min, int32_t row_max, const Extent& extent) {
-  const bool* seams = extent.seams;
-  return (seams[TOP] && row_min == extent.row) ||
-         (seams[BOTTOM] && row_max == extent.row + extent.height) ||
-         (seams[LEFT] && sums.col_min == extent.col) ||
-         (seams[RIGHT] && sums.col_max == extent.col + extent.width);
-}
-
 }  // namespace
 
 Tracer::Tracer(const TracerOptions& options, const ScanKernels& kernels, std::string folder)
@@ -317,7 +309,7 @@ bool Tracer::write(Vertex last, uint8_t class_id) {
   for (const Survey& ring : boundaries_) write_ring(writer_, ring);
   Vertex smallest = boundaries_.front().smallest();
   smallest.row = row_of(smallest);
-  if (touches_seam(writer_.sums(), smallest.row, last.row, options_.extent)) {
+  if (options_.extent.touches_seam(writer_.sums(), smallest.row, last.row)) {
     writer_.discard_polygon();
     return false;
   }
@@ -337,7 +329,7 @@ void Tracer::write_gathered(Vertex last, uint8_t class_id) {
   rings_.write(writer_);
   const Vertex first = rings_.first();
   const Sums sums = writer_.sums();
-  if (!touches_seam(sums, first.row, last.row, options_.extent))
+  if (!options_.extent.touches_seam(sums, first.row, last.row))
     return writer_.close_polygon(class_id, confidence, first, last);
   writer_.discard_polygon();
   open_.add(rings_.copy(),
