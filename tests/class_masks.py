@@ -59,6 +59,16 @@ def whole_window(mask: Mask) -> Window:
     return Window(0, 0, *mask.shape)
 
 
+def split(mask: Mask, height: int, width: int) -> list[Window]:
+    """Cut a mask into parts of at most height x width pixels."""
+    rows, cols = mask.shape
+    return [
+        Window(row, col, min(height, rows - row), min(width, cols - col))
+        for row in range(0, rows, height)
+        for col in range(0, cols, width)
+    ]
+
+
 def trace_parts(
     mask: Mask, windows: Sequence[Window], confidence: Mask | None = None
 ) -> list[TracedPart]:

@@ -8,15 +8,19 @@ none, so that neighbours share their edges vertex by vertex: a valid coverage.
 
 from __future__ import annotations
 
+from geoseg.vectorize.absorbing import absorb_small
 from geoseg.vectorize.batch import PolygonBatch
 from geoseg.vectorize.joining import join_parts
+from geoseg.vectorize.simplifying import simplify
 from geoseg.vectorize.tracing import TracedPart, load_part, trace_part, trace_rows
 
 __all__ = [
     "PolygonBatch",
     "TracedPart",
+    "absorb_small",
     "join_parts",
     "load_part",
+    "simplify",
     "trace_part",
     "trace_rows",
 ]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ import numpy.typing as npt
 import pyarrow as pa
 from affine import Affine
 
-from geoseg.errors import VectorizeError
+from geoseg.errors import OperatorError, VectorizeError
 from geoseg.grid import Window
 from geoseg.vectorize.batch import DTYPES, PolygonBatch
+from geoseg.vectorize.parts import TABLES, Tables
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -68,15 +70,17 @@ class _BatchView(ctypes.Structure):
     ]
 
 
-class Table(ctypes.Structure):
+class _Table(ctypes.Structure):
     """Rows of a native struct, contiguous."""
 
     _fields_ = [("rows", Pointer), ("count", Int64)]
 
     def array(self, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         """Return a copy as a structured array, shape (count,)."""
-        size = self.count * dtype.itemsize
-        return np.frombuffer(ctypes.string_at(self.rows or 0, size), dtype).copy()
+        if not self.count:
+            return np.empty(0, dtype)
+        rows = ctypes.string_at(self.rows, self.count * dtype.itemsize)
+        return np.frombuffer(rows, dtype)
 
 
 @cache
@@ -84,7 +88,8 @@ def library() -> ctypes.CDLL | None:
     """Load the library, None if geoseg runs without native operators.
 
     Raises:
-        OperatorError: GEOSEG_OPS asks for what is not there.
+        OperatorError: GEOSEG_OPS asks for what is not there, or the library is older
+            than this file.
     """
     # Not above: the scheduler imports this package, and needs no torch.
     from geoseg.ops import LIBRARY
@@ -93,8 +98,15 @@ def library() -> ctypes.CDLL | None:
     if not LIBRARY.loaded:
         return None
     loaded = ctypes.CDLL(str(PATH))
+    missing = [name for name in _ARGUMENTS if not hasattr(loaded, name)]
+    if missing:
+        raise OperatorError(
+            f"{PATH} is of another version of geoseg and lacks {missing[0]}; install "
+            "geoseg again"
+        )
     loaded.geoseg_error.restype = ctypes.c_char_p
     loaded.geoseg_tracer_take.restype = Pointer
+    loaded.geoseg_join_take.restype = Pointer
     for name, arguments in _ARGUMENTS.items():
         getattr(loaded, name).argtypes = arguments
     return loaded
@@ -107,6 +119,12 @@ _ARGUMENTS = {
     "geoseg_tracer_take": [Pointer, ctypes.c_bool],
     "geoseg_tracer_open": [Pointer, Pointer],
     "geoseg_tracer_free": [Pointer],
+    "geoseg_join_new": [Pointer, Pointer, ctypes.c_char_p, Pointer],
+    "geoseg_join_begin_row": [Pointer, ctypes.c_int32, ctypes.c_int32],
+    "geoseg_join_add": [Pointer, Pointer, Pointer],
+    "geoseg_join_end_row": [Pointer],
+    "geoseg_join_take": [Pointer],
+    "geoseg_join_free": [Pointer],
     "geoseg_batch_view": [Pointer, Pointer],
     "geoseg_batch_free": [Pointer],
 }
@@ -116,13 +134,21 @@ def check(native: ctypes.CDLL, code: int, folder: Path) -> None:
     """Raise what a native call failed with.
 
     Raises:
+        MemoryError: There was not enough.
         OSError: A system call failed; names the folder.
         VectorizeError: Anything else.
     """
+    if code == errno.ENOMEM:
+        raise MemoryError("tracing polygons")
     if code > 0:
         raise OSError(code, os.strerror(code), str(folder))
     if code:
         raise VectorizeError(native.geoseg_error().decode())
+
+
+def _extent(window: Window, seams: Sequence[bool]) -> _Extent:
+    extent = (window.row, window.col, window.height, window.width)
+    return _Extent(*extent, (ctypes.c_bool * 4)(*seams))
 
 
 class Tracer:
@@ -137,7 +163,7 @@ class Tracer:
         nodata: Class without polygons.
         excluded: More of them.
         has_confidence: Whether rows come with confidence.
-        spill: Folder for what memory should not hold.
+        spill: Folder for what memory should not hold; None if it may hold all.
     """
 
     def __init__(
@@ -145,16 +171,15 @@ class Tracer:
         native: ctypes.CDLL,
         window: Window,
         *,
-        seams: tuple[bool, bool, bool, bool] = (False, False, False, False),
+        seams: Sequence[bool] = (False, False, False, False),
         transform: Affine,
         nodata: int,
         excluded: Set[int],
         has_confidence: bool,
-        spill: Path,
+        spill: Path | None,
     ) -> None:
         options = _TracerOptions()
-        extent = (window.row, window.col, window.height, window.width)
-        options.extent = _Extent(*extent, (ctypes.c_bool * 4)(*seams))
+        options.extent = _extent(window, seams)
         options.transform[:] = transform[:6]
         options.nodata = nodata
         options.has_confidence = has_confidence
@@ -162,14 +187,16 @@ class Tracer:
         options.classes[:] = [
             nodata if value in excluded else value for value in range(256)
         ]
-        options.most_blocks = MOST_BYTES // _BLOCK_BYTES
+        options.most_blocks = MOST_BYTES // _BLOCK_BYTES if spill else 2**62
         self._native = native
-        self._spill = spill
+        self._spill = spill or Path()
         self._has_confidence = has_confidence
         self._tracer = Pointer()
         self._check(
             native.geoseg_tracer_new(
-                ctypes.byref(options), os.fsencode(spill), ctypes.byref(self._tracer)
+                ctypes.byref(options),
+                os.fsencode(self._spill),
+                ctypes.byref(self._tracer),
             )
         )
 
@@ -203,11 +230,14 @@ class Tracer:
         self._check(self._native.geoseg_tracer_finish(self._tracer))
         yield from self._batches(also_unfinished=True)
 
-    def open_pieces(self) -> tuple[Table, ...]:
-        """Return the tables of what touches seams; they live as long as the tracer."""
-        tables = (Table * 5)()
+    def open_pieces(self) -> Tables:
+        """Return a copy of the tables of what touches seams; see `TABLES`."""
+        tables = (_Table * len(TABLES))()
         self._native.geoseg_tracer_open(self._tracer, tables)
-        return tuple(tables)
+        return {
+            name: table.array(dtype)
+            for table, (name, dtype) in zip(tables, TABLES.items(), strict=True)
+        }
 
     def _batches(self, *, also_unfinished: bool) -> Iterator[PolygonBatch]:
         take = self._native.geoseg_tracer_take
@@ -216,6 +246,70 @@ class Tracer:
 
     def _check(self, code: int) -> None:
         check(self._native, code, self._spill)
+
+
+class Join:
+    """A native join; see ops/csrc/vectorize/join.h.
+
+    Args:
+        native: The library.
+        region: What the parts fill together, in pixels of the scene.
+        transform: Grid corners (col, row) of the scene to CRS coordinates.
+        spill: Folder for what memory should not hold.
+    """
+
+    def __init__(
+        self, native: ctypes.CDLL, region: Window, transform: Affine, spill: Path
+    ) -> None:
+        self._native = native
+        self._region = region
+        self._spill = spill
+        self._join = Pointer()
+        numbers = (ctypes.c_double * 6)(*transform[:6])
+        self._check(
+            native.geoseg_join_new(
+                ctypes.byref(_extent(region, [False] * 4)),
+                numbers,
+                os.fsencode(spill),
+                ctypes.byref(self._join),
+            )
+        )
+
+    def __del__(self) -> None:
+        self._native.geoseg_join_free(self._join)
+
+    def add_row(self, parts: Sequence[tuple[Window, Tables]]) -> Iterator[PolygonBatch]:
+        """Join the next row of parts; yield what is closed, by its last pixel.
+
+        Args:
+            parts: Window and tables of each part, from the left; all begin and end at
+                the same rows, the first of them where the row before ended.
+        """
+        native = self._native
+        first = parts[0][0]
+        self._check(native.geoseg_join_begin_row(self._join, first.row, first.height))
+        for window, tables in parts:
+            extent = _extent(window, seams_of(window, self._region))
+            arrays = [np.ascontiguousarray(tables[name]) for name in TABLES]
+            tables_given = [_Table(array.ctypes.data, len(array)) for array in arrays]
+            rows = (_Table * len(arrays))(*tables_given)
+            self._check(native.geoseg_join_add(self._join, ctypes.byref(extent), rows))
+        self._check(native.geoseg_join_end_row(self._join))
+        while address := native.geoseg_join_take(self._join):
+            yield view_batch(native, address)
+
+    def _check(self, code: int) -> None:
+        check(self._native, code, self._spill)
+
+
+def seams_of(window: Window, region: Window) -> tuple[bool, bool, bool, bool]:
+    """Tell at which sides of a part the region goes on: top, bottom, left, right."""
+    return (
+        window.row > region.row,
+        window.row_stop < region.row_stop,
+        window.col > region.col,
+        window.col_stop < region.col_stop,
+    )
 
 
 class _Owner:

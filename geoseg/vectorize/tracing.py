@@ -13,8 +13,9 @@ from geoseg.errors import VectorizeError
 from geoseg.grid import Window
 from geoseg.types import NODATA
 from geoseg.vectorize.batch import PolygonBatch
-from geoseg.vectorize.native import Tracer, library
-from geoseg.vectorize.reference.part import TracedPart
+from geoseg.vectorize.native import Tracer, library, seams_of
+from geoseg.vectorize.parts import NativePart, SavedPart, TracedPart
+from geoseg.vectorize.reference.part import TracedPart as ReferencePart
 from geoseg.vectorize.reference.rows import trace_rows as trace_rows_reference
 from geoseg.vectorize.reference.tracing import trace_part as trace_part_reference
 
@@ -31,6 +32,7 @@ def trace_rows(
     spill: Path,
     nodata: int = NODATA,
     excluded: Set[int] = frozenset(),
+    origin: tuple[int, int] = (0, 0),
 ) -> Iterator[PolygonBatch]:
     """Trace a whole raster as its rows are read.
 
@@ -47,6 +49,7 @@ def trace_rows(
         spill: Folder for a temporary file, which holds what memory should not.
         nodata: Class of pixels that get no polygon.
         excluded: More classes that get none; they count as nodata.
+        origin: Row and column of the first pixel in the scene.
 
     Raises:
         VectorizeError: Rows are of another shape or dtype.
@@ -61,6 +64,7 @@ def trace_rows(
             transform=transform,
             spill=spill,
             nodata=nodata,
+            origin=origin,
         )
         return
     tracer: Tracer | None = None
@@ -68,7 +72,7 @@ def trace_rows(
         if tracer is None:
             tracer = Tracer(
                 native,
-                Window(0, 0, 0, width),
+                Window(*origin, 0, width),
                 transform=transform,
                 nodata=nodata,
                 excluded=excluded,
@@ -117,19 +121,33 @@ def trace_part(
         raise VectorizeError(
             f"the part {window} reaches outside of the region {region}; clip it"
         )
-    [(mask, percents)] = _without([(class_mask, confidence)], nodata, excluded)
-    return trace_part_reference(
-        mask, percents, window, region=region, transform=transform, nodata=nodata
+    native = library()
+    if native is None:
+        [(mask, percents)] = _without([(class_mask, confidence)], nodata, excluded)
+        return trace_part_reference(
+            mask, percents, window, region=region, transform=transform, nodata=nodata
+        )
+    tracer = Tracer(
+        native,
+        window,
+        seams=seams_of(window, region),
+        transform=transform,
+        nodata=nodata,
+        excluded=excluded,
+        has_confidence=confidence is not None,
+        spill=None,  # a part is small
     )
+    batches = (*tracer.feed(class_mask, confidence), *tracer.finish())
+    return NativePart(window, region, transform, batches, tracer.open_pieces())
 
 
 def load_part(path: Path) -> TracedPart:
-    """Read a part that `TracedPart.save` wrote.
+    """Open a part that `TracedPart.save` wrote.
 
     Raises:
         VectorizeError: The file is missing, cut short, or not a part.
     """
-    return TracedPart.load(path)
+    return ReferencePart.load(path) if library() is None else SavedPart(path)
 
 
 def _check(values: Pixels, name: str, shape: tuple[int, int]) -> None:
@@ -147,11 +165,18 @@ def _check(values: Pixels, name: str, shape: tuple[int, int]) -> None:
 def _checked_rows(
     rows: Iterable[tuple[Pixels, Pixels | None]], width: int
 ) -> Iterator[tuple[Pixels, Pixels | None]]:
+    has_confidence: bool | None = None
     for mask, confidence in rows:
         height = mask.shape[0] if mask.ndim else 0
         _check(mask, "class mask", (height, width))
         if confidence is not None:
             _check(confidence, "confidence", (height, width))
+        if has_confidence not in (None, confidence is not None):
+            raise VectorizeError(
+                "some rows come with confidence and some without; give it for all rows "
+                "or none"
+            )
+        has_confidence = confidence is not None
         yield mask, confidence
 
 

@@ -4,6 +4,8 @@ A patch is a unified diff against the working tree with two lines above it:
 
     # contract: C1
     # test: tests/test_tiling.py::test_every_pixel_is_covered
+
+and a third, `# rebuild: yes`, if the native library must be built for it.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]
+LIBRARY = Path("geoseg") / "_C.abi3.so"
 # A mutant that cannot even run proves nothing about the test.
 BROKEN = ("SyntaxError", "IndentationError", "NameError", "ImportError", "ModuleNotFou")
 
@@ -36,6 +39,8 @@ class Mutant:
     """Contract that it breaks, "C1"."""
     test: str
     """Id of the test that must notice."""
+    rebuild: bool
+    """Whether the native library must be built for it."""
 
 
 def read_mutant(patch: Path) -> Mutant:
@@ -48,7 +53,8 @@ def read_mutant(patch: Path) -> Mutant:
     contract, test = found["contract"], found["test"]
     if contract is None or test is None:
         raise SystemExit(f"{patch}: needs the lines `# contract: ...`, `# test: ...`")
-    return Mutant(patch, contract[1], test[1])
+    rebuild = re.search(r"^# rebuild: yes$", text, re.MULTILINE) is not None
+    return Mutant(patch, contract[1], test[1], rebuild)
 
 
 def copy_tree(target: Path) -> None:
@@ -64,9 +70,20 @@ def copy_tree(target: Path) -> None:
         if (ROOT / name).is_file():  # A deleted file is still in the index.
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name)
-    library = Path("geoseg") / "_C.abi3.so"  # Ignored by git, and needed.
-    if (ROOT / library).is_file():
-        shutil.copy2(ROOT / library, target / library)
+    restore_library(target)
+
+
+def restore_library(target: Path) -> None:
+    """Copy the native operators, which git ignores, as they are here."""
+    if (ROOT / LIBRARY).is_file():
+        shutil.copy2(ROOT / LIBRARY, target / LIBRARY)
+
+
+def build_library(tree: Path) -> bool:
+    """Build the native operators of the copy; return whether it went well."""
+    command = [sys.executable, "setup.py", "build_ext", "--inplace"]
+    done = subprocess.run(command, cwd=tree, check=False, capture_output=True)
+    return done.returncode == 0
 
 
 def apply(patch: Path, tree: Path, *options: str) -> bool:
@@ -107,9 +124,13 @@ def verdict(tree: Path, mutant: Mutant) -> str:
     if not apply(mutant.patch, tree):
         return "does not apply"
     try:
+        if mutant.rebuild and not build_library(tree):
+            return "broken: does not compile"
         code, report = run_tests(tree, [mutant.test])
     finally:
         apply(mutant.patch, tree, "--reverse")
+        if mutant.rebuild:
+            restore_library(tree)
     if code == 0:
         return "SURVIVED"
     if code != 1 or report.find(".//testcase/error") is not None:

@@ -15,6 +15,7 @@ from class_masks import (
     partitions,
     polygon_rings,
     polygon_vertices,
+    split,
     trace_parts,
     trace_whole,
     whole_window,
@@ -68,16 +69,6 @@ MASKS = {
     "nodata": np.full((6, 9), NODATA, np.uint8),
     "stripes": np.tile(np.array([1, 1, 2, NODATA], np.uint8), (9, 3)),
 }
-
-
-def split(mask: Mask, height: int, width: int) -> list[Window]:
-    """Cut a mask into parts of at most height x width pixels."""
-    rows, cols = mask.shape
-    return [
-        Window(row, col, min(height, rows - row), min(width, cols - col))
-        for row in range(0, rows, height)
-        for col in range(0, cols, width)
-    ]
 
 
 @settings(max_examples=200, deadline=None)

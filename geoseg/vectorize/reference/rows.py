@@ -28,6 +28,7 @@ def trace_rows(
     transform: Affine,
     spill: Path,
     nodata: int,
+    origin: tuple[int, int],
 ) -> Iterator[PolygonBatch]:
     """Trace a raster as its rows are read; see `geoseg.vectorize.trace_rows`.
 
@@ -36,12 +37,13 @@ def trace_rows(
     """
     with tempfile.TemporaryDirectory(dir=spill) as folder:
         paths: list[Path] = []
-        row = 0
+        top, left = origin
+        row = top
         for mask, confidence, is_last in _bands(rows):
-            window = Window(row, 0, mask.shape[0], width)
+            window = Window(row, left, mask.shape[0], width)
             row = window.row_stop
             # one row more than is known: a seam
-            region = Window(0, 0, row + (not is_last), width)
+            region = Window(top, left, row - top + (not is_last), width)
             part = trace_part(
                 mask,
                 confidence,
@@ -52,7 +54,7 @@ def trace_rows(
             )
             paths.append(Path(folder) / f"{len(paths)}.part")
             part.save(paths[-1])
-        yield from join_saved(paths, region=Window(0, 0, row, width))
+        yield from join_saved(paths, region=Window(top, left, row - top, width))
 
 
 def _bands(

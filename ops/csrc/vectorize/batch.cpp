@@ -5,14 +5,7 @@
 #include <new>
 #include <stdexcept>
 
-#if !defined(__x86_64__)
-// a * col + b * row is rounded twice, as NumPy does it; this processor could fuse it.
-#if defined(__clang__)
-#pragma clang fp contract(off)
-#else
-#pragma GCC optimize("fp-contract=off")
-#endif
-#endif
+#include <sys/mman.h>
 
 namespace geoseg::vectorize {
 namespace {
@@ -25,15 +18,19 @@ std::vector<std::unique_ptr<Batch>>& pool() {
   return kept;
 }
 
-typedef double Pair __attribute__((vector_size(16)));
-typedef int32_t IntPair __attribute__((vector_size(8)));
-
 void reserve(Batch& batch, int64_t capacity) {
   if (capacity <= batch.capacity) return;
-  if (capacity > INT32_MAX)
-    throw std::length_error("a polygon has more vertices than 2 GB of WKB hold");
-  void* bytes = std::realloc(batch.wkb, size_t(capacity));
+  if (capacity > INT32_MAX - (2 << 20))
+    throw std::length_error(
+        "a polygon has more vertices than 2 GB of WKB hold; trace the raster in pieces");
+  // Large pages: to take small ones one by one costs as much as to trace.
+  constexpr int64_t PAGE = 2 << 20;
+  capacity = (capacity + PAGE - 1) / PAGE * PAGE;
+  void* bytes = std::aligned_alloc(PAGE, size_t(capacity));
   if (bytes == nullptr) throw std::bad_alloc();
+  madvise(bytes, size_t(capacity), MADV_HUGEPAGE);
+  if (batch.size > 0) std::memcpy(bytes, batch.wkb, size_t(batch.size));
+  std::free(batch.wkb);
   batch.wkb = static_cast<uint8_t*>(bytes);
   batch.capacity = capacity;
 }
@@ -58,8 +55,8 @@ std::unique_ptr<Batch> new_batch() {
       return batch;
     }
   }
-  auto batch = std::make_unique<Batch>();
-  reserve(*batch, BATCH_BYTES + (BATCH_BYTES >> 3));
+  std::unique_ptr<Batch> batch(new Batch);  // its columns are not zeroed
+  reserve(*batch, BATCH_BYTES);
   return batch;
 }
 
@@ -84,41 +81,8 @@ void BatchWriter::open_polygon(int64_t rings, int64_t vertices) {
   sums_ = Sums();
 }
 
-void BatchWriter::open_ring(int64_t vertices) {
-  end_ = store(end_, uint32_t(vertices + 1));
-  ring_ = end_;
-  at_start_ = true;
-}
-
-void BatchWriter::put(const Vertex* vertices, int64_t count) {
-  if (count == 0) return;
-  if (at_start_) {
-    ring_first_ = previous_ = {vertices->col, row_of(*vertices)};
-    at_start_ = false;
-  }
-  const Transform& t = transform_;
-  const Pair straight = {t.a, t.e}, crossed = {t.b, t.d}, origin = {t.c, t.f};
-  Sums sums = sums_;
-  Vertex previous = previous_;
-  uint8_t* end = end_;
-  for (int64_t i = 0; i < count; i++, end += 16) {
-    const Vertex vertex = {vertices[i].col, row_of(vertices[i])};
-    const IntPair whole = {vertex.col, vertex.row}, swapped = {vertex.row, vertex.col};
-    const Pair place = __builtin_convertvector(whole, Pair) * straight +
-                       __builtin_convertvector(swapped, Pair) * crossed + origin;
-    std::memcpy(end, &place, 16);
-    sums.step(previous, vertex);
-    previous = vertex;
-  }
-  end_ = end;
-  previous_ = previous;
-  sums_ = sums;
-}
-
-void BatchWriter::close_ring() {
-  sums_.step(previous_, ring_first_);
-  std::memcpy(end_, ring_, 16);
-  end_ += 16;
+RingWriter BatchWriter::open_ring(int64_t vertices) {
+  return {transform_, sums_, store(end_, uint32_t(vertices + 1))};
 }
 
 void BatchWriter::close_polygon(uint8_t class_id, uint64_t confidence, Vertex first, Vertex last) {
@@ -135,7 +99,7 @@ void BatchWriter::close_polygon(uint8_t class_id, uint64_t confidence, Vertex fi
   std::memcpy(batch.bounds[i], bounds, sizeof bounds);
   batch.first_col[i] = first.col;
   batch.last_col[i] = last.col - 1;
-  if (batch.count == BATCH_POLYGONS || batch.size >= BATCH_BYTES)
+  if (batch.count == BATCH_POLYGONS || batch.size >= BATCH_BYTES - BATCH_BYTES / 64)
     finished_.push_back(std::move(batch_));
 }
 

@@ -2,12 +2,22 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <deque>
 #include <memory>
 #include <mutex>
 #include <vector>
 
 #include "vertex.h"
+
+#if !defined(__x86_64__)
+// a * col + b * row is rounded twice, as NumPy does it; this processor could fuse it.
+#if defined(__clang__)
+#pragma clang fp contract(off)
+#else
+#pragma GCC optimize("fp-contract=off")
+#endif
+#endif
 
 namespace geoseg::vectorize {
 
@@ -37,9 +47,9 @@ struct Batch {
 
 // What a walk along rings sums up.
 struct Sums {
-  int64_t area = 0;            // pixels inside, by Green's theorem
-  int64_t col_twice = 0;       // twice the sum of col + 0.5 over them
-  int64_t row_twice = 0;       // twice the sum of row + 0.5
+  int64_t area = 0;       // pixels inside, by Green's theorem
+  int64_t col_twice = 0;  // twice the sum of col + 0.5 over them
+  int64_t row_twice = 0;  // twice the sum of row + 0.5
   int32_t col_min = INT32_MAX, col_max = INT32_MIN;
 
   void step(Vertex from, Vertex to) {
@@ -52,17 +62,63 @@ struct Sums {
   }
 };
 
+// Writes the vertices of one ring. A value of its own, so that it stays in registers.
+class RingWriter {
+ public:
+  RingWriter(const Transform& t, const Sums& sums, uint8_t* to)
+      : straight_{t.a, t.e},
+        crossed_{t.b, t.d},
+        origin_{t.c, t.f},
+        sums_(sums),
+        start_(to),
+        end_(to) {}
+
+  void put(const Vertex* vertices, int64_t count) {
+    for (int64_t i = 0; i < count; i++) {
+      const Vertex vertex = {vertices[i].col, row_of(vertices[i])};
+      if (end_ == start_) first_ = previous_ = vertex;
+      const Pair whole = {double(vertex.col), double(vertex.row)};
+      const Pair swapped = {double(vertex.row), double(vertex.col)};
+      const Pair place = whole * straight_ + swapped * crossed_ + origin_;
+      std::memcpy(end_, &place, sizeof place);
+      end_ += sizeof place;
+      sums_.step(previous_, vertex);
+      previous_ = vertex;
+    }
+  }
+  // Repeats the first vertex.
+  void close() {
+    sums_.step(previous_, first_);
+    std::memcpy(end_, start_, sizeof(Pair));
+    end_ += sizeof(Pair);
+  }
+
+  const Sums& sums() const { return sums_; }
+  uint8_t* end() const { return end_; }
+
+ private:
+  typedef double Pair __attribute__((vector_size(16)));
+
+  Pair straight_, crossed_, origin_;
+  Sums sums_;
+  uint8_t *start_, *end_;
+  Vertex first_{}, previous_{};
+};
+
 // Writes polygons into batches.
 class BatchWriter {
  public:
   explicit BatchWriter(const Transform& transform) : transform_(transform) {}
 
-  // Makes room for a polygon; then, for each ring, `open_ring`, `put` and `close_ring`.
-  // The exterior comes first.
+  // Makes room for a polygon; then, for each ring, `open_ring` and `close_ring`. The
+  // exterior comes first.
   void open_polygon(int64_t rings, int64_t vertices);
-  void open_ring(int64_t vertices);
-  void put(const Vertex* vertices, int64_t count);
-  void close_ring();
+  RingWriter open_ring(int64_t vertices);
+  void close_ring(RingWriter& ring) {
+    ring.close();
+    sums_ = ring.sums();
+    end_ = ring.end();
+  }
   // `first` and `last`: the smallest and largest corner of the exterior.
   void close_polygon(uint8_t class_id, uint64_t confidence, Vertex first, Vertex last);
   // Instead of `close_polygon`: nothing was written.
@@ -77,10 +133,7 @@ class BatchWriter {
   Transform transform_;
   std::unique_ptr<Batch> batch_;
   std::deque<std::unique_ptr<Batch>> finished_;
-  uint8_t* end_ = nullptr;
-  uint8_t* ring_ = nullptr;  // its first coordinates
-  Vertex ring_first_{}, previous_{};
-  bool at_start_ = false;
+  uint8_t* end_ = nullptr;  // of what is written of the polygon
   Sums sums_;
 };
 

@@ -7,6 +7,8 @@
 #include <new>
 #include <vector>
 
+#include <sys/mman.h>
+
 #include "vertex.h"
 
 namespace geoseg::vectorize {
@@ -63,14 +65,16 @@ class BlockPool {
   int64_t used() const { return used_; }
 
  private:
-  static constexpr int64_t SLAB = 2048;  // blocks
+  static constexpr int64_t SLAB = 16384;  // blocks: a large page
   struct Free {
     void operator()(Block* slab) const { std::free(slab); }
   };
 
   void grow() {
-    void* memory = std::aligned_alloc(alignof(Block), SLAB * sizeof(Block));
+    constexpr size_t SIZE = SLAB * sizeof(Block);
+    void* memory = std::aligned_alloc(SIZE, SIZE);
     if (memory == nullptr) throw std::bad_alloc();
+    madvise(memory, SIZE, MADV_HUGEPAGE);
     slabs_.emplace_back(static_cast<Block*>(memory));
     for (int64_t i = SLAB - 1; i >= 0; i--) {
       slabs_.back().get()[i].next = free_;
@@ -81,6 +85,40 @@ class BlockPool {
   std::vector<std::unique_ptr<Block, Free>> slabs_;
   Block* free_ = nullptr;
   int64_t used_ = 0;
+};
+
+// What is known of a ring before it is written.
+struct Survey {
+  Block *first, *last = nullptr;
+  int64_t blocks = 0;
+  int64_t count = 0;  // vertices
+  uint64_t confidence = 0;
+  Block* start = nullptr;  // the block of the smallest vertex; unknown if spilled
+  int touches = 0;
+  bool is_spilled = false;
+
+  explicit Survey(Block* first) : first(first) {
+    int64_t smallest = INT64_MAX;
+    for (Block* block = first; block; block = block->next) {
+      // Its other half is needed when it is written.
+      __builtin_prefetch(reinterpret_cast<const char*>(block) + 64);
+      last = block;
+      blocks++;
+      confidence += block->confidence;
+      touches += block->touches;
+      if (block->origin == Block::SPILLED) {
+        count += block->spilled.count;
+        is_spilled = true;
+        continue;
+      }
+      count += block->count();
+      if (block->origin == Block::NO_ORIGIN) continue;
+      const int64_t place = place_of(block->vertices[block->origin]);
+      if (place < smallest) smallest = place, start = block;
+    }
+  }
+
+  Vertex smallest() const { return start->vertices[start->origin]; }
 };
 
 }  // namespace geoseg::vectorize

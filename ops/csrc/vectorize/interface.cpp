@@ -9,6 +9,7 @@
 #include <string>
 
 #include "batch.h"
+#include "join.h"
 #include "scan.h"
 #include "spill.h"
 #include "tracer.h"
@@ -47,7 +48,8 @@ using namespace geoseg::vectorize;
 
 GEOSEG_API const char* geoseg_error() { return error.c_str(); }
 
-GEOSEG_API int geoseg_tracer_new(const TracerOptions* options, const char* folder, Tracer** tracer) {
+GEOSEG_API int geoseg_tracer_new(const TracerOptions* options, const char* folder,
+                                 Tracer** tracer) {
   return guarded([&] {
     const ScanKernels* kernels = choose_scan_kernels();
     if (kernels == nullptr)
@@ -91,6 +93,34 @@ GEOSEG_API void geoseg_tracer_open(const Tracer* tracer, Table tables[5]) {
   tables[3] = table(open.rings);
   tables[4] = table(open.vertices);
 }
+
+GEOSEG_API int geoseg_join_new(const Extent* region, const Transform* transform,
+                               const char* folder, Join** join) {
+  return guarded([&] { *join = new Join(*region, *transform, folder); });
+}
+
+GEOSEG_API int geoseg_join_begin_row(Join* join, int32_t row, int32_t height) {
+  return guarded([&] { join->begin_row(row, height); });
+}
+
+// `tables` are those of geoseg_tracer_open.
+GEOSEG_API int geoseg_join_add(Join* join, const Extent* part, const Table tables[5]) {
+  return guarded([&] {
+    join->add(*part, static_cast<const Piece*>(tables[0].rows), tables[0].count,
+              static_cast<const Run*>(tables[1].rows), tables[1].count,
+              static_cast<const Arm*>(tables[2].rows), tables[2].count,
+              static_cast<const InnerRing*>(tables[3].rows), tables[3].count,
+              static_cast<const Vertex*>(tables[4].rows), tables[4].count);
+  });
+}
+
+GEOSEG_API int geoseg_join_end_row(Join* join) {
+  return guarded([&] { join->end_row(); });
+}
+
+GEOSEG_API Batch* geoseg_join_take(Join* join) { return join->writer().take(true).release(); }
+
+GEOSEG_API void geoseg_join_free(Join* join) { delete join; }
 
 struct BatchView {
   int64_t count, size;

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "batch.h"
 #include "vertex.h"
 
 namespace geoseg::vectorize {
@@ -16,7 +17,11 @@ struct Extent {
   int32_t row, col, height, width;
   bool seams[4];
 
-  bool has_seams() const { return seams[TOP] || seams[BOTTOM] || seams[LEFT] || seams[RIGHT]; }
+  // Whether a polygon does, by its sums and its first and last row of corners.
+  bool touches_seam(const Sums& sums, int32_t row_min, int32_t row_max) const {
+    return (seams[TOP] && row_min == row) || (seams[BOTTOM] && row_max == row + height) ||
+           (seams[LEFT] && sums.col_min == col) || (seams[RIGHT] && sums.col_max == col + width);
+  }
 };
 
 // Flat tables, laid out for `geoseg/vectorize/native.py`.

@@ -10,8 +10,8 @@ struct ScanKernels {
   // `horizontal` that it differs from the one above. Reads row[-1] and whole words of 64.
   void (*compare)(const uint8_t* above, const uint8_t* row, int64_t words, uint64_t* vertical,
                   uint64_t* horizontal);
-  // Adds the sum of row[0..x) to integral[x], for x in 0..width, modulo 2^64.
-  void (*accumulate)(const uint8_t* row, int64_t width, uint64_t* integral);
+  // Adds each pixel to its column.
+  void (*accumulate)(const uint8_t* row, int64_t width, uint32_t* columns);
 };
 
 namespace portable {

@@ -5,45 +5,8 @@
 namespace geoseg::vectorize::GEOSEG_ISA {
 namespace {
 
-constexpr int64_t LANES = GEOSEG_VECTOR_BYTES / 8;
-typedef uint64_t Lanes __attribute__((vector_size(GEOSEG_VECTOR_BYTES)));
-typedef uint8_t Bytes __attribute__((vector_size(GEOSEG_VECTOR_BYTES / 8)));
-
-// The sums of the first 1, 2, ... lanes.
-inline __attribute__((always_inline)) Lanes prefix_sums(Lanes sums) {
-  for (int64_t step = 1; step < LANES; step *= 2) {
-    Lanes from, kept;
-    for (int64_t i = 0; i < LANES; i++) {
-      from[i] = i < step ? 0 : i - step;
-      kept[i] = i < step ? 0 : ~uint64_t(0);
-    }
-    sums += __builtin_shuffle(sums, from) & kept;
-  }
-  return sums;
-}
-
-void accumulate(const uint8_t* row, int64_t width, uint64_t* integral) {
-  uint64_t total = 0;
-  int64_t x = 0;
-#if GEOSEG_VECTOR_BYTES > 16
-  Lanes last{}, carried{};
-  for (int64_t i = 0; i < LANES; i++) last[i] = LANES - 1;
-  for (; x + LANES <= width; x += LANES) {
-    Bytes bytes;
-    Lanes sums;
-    __builtin_memcpy(&bytes, row + x, sizeof bytes);
-    __builtin_memcpy(&sums, integral + x + 1, sizeof sums);
-    const Lanes prefix = prefix_sums(__builtin_convertvector(bytes, Lanes)) + carried;
-    sums += prefix;
-    __builtin_memcpy(integral + x + 1, &sums, sizeof sums);
-    carried = __builtin_shuffle(prefix, last);
-  }
-  total = carried[0];
-#endif
-  for (; x < width; x++) {
-    total += row[x];
-    integral[x + 1] += total;
-  }
+void accumulate(const uint8_t* row, int64_t width, uint32_t* columns) {
+  for (int64_t x = 0; x < width; x++) columns[x] += row[x];
 }
 
 #if GEOSEG_VECTOR_BYTES == 64

@@ -4,8 +4,6 @@
 #include <cstring>
 #include <utility>
 
-#include "rings.h"
-
 namespace geoseg::vectorize {
 namespace {
 
@@ -13,14 +11,6 @@ constexpr int64_t PADDING = 64;
 
 // Which of the four pixel edges at a corner are boundaries.
 constexpr unsigned N = 1, E = 2, S = 4, W = 8;
-
-bool touches_seam(const Sums& sums, int32_t row_min, int32_t row_max, const Extent& extent) {
-  const bool* seams = extent.seams;
-  return (seams[TOP] && row_min == extent.row) ||
-         (seams[BOTTOM] && row_max == extent.row + extent.height) ||
-         (seams[LEFT] && sums.col_min == extent.col) ||
-         (seams[RIGHT] && sums.col_max == extent.col + extent.width);
-}
 
 }  // namespace
 
@@ -39,12 +29,11 @@ Tracer::Tracer(const TracerOptions& options, const ScanKernels& kernels, std::st
   vertical_above_.assign(size_t(words), 0);
   vertical_.assign(size_t(words), 0);
   horizontal_.assign(size_t(words), 0);
-  integral_.assign(size_t(width_ + 1), 0);
-  left_.assign(size_t(width_ + 1), nullptr);
-  right_.assign(size_t(width_ + 1), nullptr);
+  columns_.assign(size_t(width_), 0);
+  crossing_.assign(size_t(width_ + 1), {nullptr, nullptr});
   // Two at each vertical edge of a row, two at the horizontal one, two that are new.
   ends_.resize(size_t(2 * (width_ + 1) + 4));
-  for (End& end : ends_) free_ends_.push_back(&end);
+  for (End& end : ends_) free_end(&end);
 }
 
 int64_t Tracer::feed(const uint8_t* classes, const uint8_t* confidence, int64_t rows) {
@@ -53,7 +42,7 @@ int64_t Tracer::feed(const uint8_t* classes, const uint8_t* confidence, int64_t 
     read_row(classes + row * width_);
     if (options_.has_confidence) {
       visit_corners<true>();
-      kernels_.accumulate(confidence + row * width_, width_, integral_.data());
+      kernels_.accumulate(confidence + row * width_, width_, columns_.data());
     } else {
       visit_corners<false>();
     }
@@ -91,6 +80,7 @@ void Tracer::visit_corners() {
   const int32_t row = extent.row + row_;
   End *upper = nullptr, *lower = nullptr;
   uint64_t carry = 0;
+  int64_t reached = 0;  // the corner before
   for (size_t word = 0; word < vertical_.size(); word++) {
     const uint64_t north = vertical_above_[word], south = vertical_[word];
     const uint64_t east = horizontal_[word], west = east << 1 | carry;
@@ -105,32 +95,35 @@ void Tracer::visit_corners() {
       // sw | se
       const uint8_t nw = above[x - 1], ne = above[x], sw = here[x - 1], se = here[x];
       const Vertex vertex = {extent.col + int32_t(x), row};
-      const uint64_t weight = WEIGHTED ? integral_[size_t(x)] : 0;
-      End *&left = left_[size_t(x)], *&right = right_[size_t(x)];
+      // The edge that ends here bounds the region above it from below, and the other one
+      // from above: in each of its columns the one gains what the other has to lose.
+      uint64_t weight = 0;
+      if (WEIGHTED && (code & W)) weight = sum_columns(reached, x);
+      reached = x;
+      End *&left = crossing_[size_t(x)].left, *&right = crossing_[size_t(x)].right;
       // Each region keeps to its side: it turns right where it can, else goes straight,
-      // else turns left. A boundary that arrives along a vertical edge adds the weight to
-      // its region, one that leaves along such an edge takes it away.
+      // else turns left.
       switch (code) {
         case S | E:
-          if (ne != nodata) begin(vertex, -weight, region_left_of(x), upper, left);
-          if (se != nodata) begin(vertex, weight, regions_.make(), right, lower);
+          if (ne != nodata) begin(vertex, region_left_of(x), upper, left);
+          if (se != nodata) begin(vertex, regions_.make(), right, lower);
           break;
         case S | W:
           if (sw != nodata) append(left = lower, vertex, -weight);
           if (se != nodata) prepend(right = upper, vertex, weight);
           break;
         case N | E:
-          if (nw != nodata) append(lower = left, vertex, weight);
-          if (ne != nodata) prepend(upper = right, vertex, -weight);
+          if (nw != nodata) append(lower = left, vertex, 0);
+          if (ne != nodata) prepend(upper = right, vertex, 0);
           break;
         case N | W:
           if (nw != nodata) join(left, upper, vertex, weight, nw, EXTERIOR);
           if (se != nodata) join(lower, right, vertex, -weight, se, HOLE);
           break;
         case N | S | E:
-          if (ne != nodata) prepend(upper = right, vertex, -weight);
+          if (ne != nodata) prepend(upper = right, vertex, 0);
           if (nw != nodata) append(left, vertex, 0);
-          if (se != nodata) begin(vertex, weight, regions_.make(), right, lower);
+          if (se != nodata) begin(vertex, regions_.make(), right, lower);
           break;
         case N | S | W:
           if (nw != nodata) join(left, upper, vertex, weight, nw, EXTERIOR);
@@ -139,25 +132,32 @@ void Tracer::visit_corners() {
           break;
         case N | E | W:
           if (nw != nodata) join(left, upper, vertex, weight, nw, EXTERIOR);
-          if (sw != nodata) append(lower, vertex, 0);
-          if (ne != nodata) prepend(upper = right, vertex, -weight);
+          if (sw != nodata) append(lower, vertex, -weight);
+          if (ne != nodata) prepend(upper = right, vertex, 0);
           break;
         case S | E | W:
           if (sw != nodata) append(left = lower, vertex, -weight);
-          if (ne != nodata) prepend(upper, vertex, 0);
-          if (se != nodata) begin(vertex, weight, regions_.make(), right, lower);
+          if (ne != nodata) prepend(upper, vertex, weight);
+          if (se != nodata) begin(vertex, regions_.make(), right, lower);
           break;
         default: {  // all four
-          const bool touches = nw == se || ne == sw;
-          const Vertex marked = {vertex.col, touches ? vertex.row | TOUCH : vertex.row};
-          if (nw != nodata) join(left, upper, marked, weight, nw, EXTERIOR);
-          if (sw != nodata) append(left = lower, marked, -weight);
-          if (ne != nodata) prepend(upper = right, marked, -weight);
-          if (se != nodata) begin(marked, weight, regions_.make(), right, lower);
+          const Vertex falling = {vertex.col, nw == se ? vertex.row | TOUCH : vertex.row};
+          const Vertex rising = {vertex.col, ne == sw ? vertex.row | TOUCH : vertex.row};
+          if (nw != nodata) join(left, upper, falling, weight, nw, EXTERIOR);
+          if (sw != nodata) append(left = lower, rising, -weight);
+          if (ne != nodata) prepend(upper = right, rising, 0);
+          if (se != nodata) begin(falling, regions_.make(), right, lower);
         }
       }
     }
   }
+}
+
+// Confidence of the pixels above the row in the columns from `first` to `stop`.
+inline uint64_t Tracer::sum_columns(int64_t first, int64_t stop) const {
+  uint64_t sum = 0;
+  for (int64_t x = first; x < stop; x++) sum += columns_[size_t(x)];
+  return sum;
 }
 
 // The region of the run of pixels that ends at a corner, in the row below it. The corners
@@ -166,22 +166,26 @@ int32_t Tracer::region_left_of(int64_t x) {
   int64_t word = (x - 1) >> 6;
   uint64_t edges = vertical_[size_t(word)] & (~uint64_t(0) >> (63 - ((x - 1) & 63)));
   while (edges == 0) edges = vertical_[size_t(--word)];
-  return regions_.find(right_[size_t(word * 64 + 63 - __builtin_clzll(edges))]->region);
+  return regions_.find(crossing_[size_t(word * 64 + 63 - __builtin_clzll(edges))].right->region);
 }
 
 inline Tracer::End* Tracer::new_end() {
-  End* end = free_ends_.back();
-  free_ends_.pop_back();
+  End* end = free_ends_;
+  free_ends_ = end->partner;
   return end;
 }
 
-inline void Tracer::begin(Vertex vertex, uint64_t weight, int32_t region, End*& start, End*& end) {
+inline void Tracer::free_end(End* end) {
+  end->partner = free_ends_;
+  free_ends_ = end;
+}
+
+inline void Tracer::begin(Vertex vertex, int32_t region, End*& start, End*& end) {
   constexpr uint8_t MIDDLE = Block::CAPACITY / 2;
   Block* block = blocks_.take();
   block->begin = block->origin = MIDDLE;
   block->end = MIDDLE + 1;
   block->touches = is_touch(vertex);
-  block->confidence = weight;
   block->vertices[MIDDLE] = vertex;
   End *first = new_end(), *last = new_end();
   *first = {block, last, region};
@@ -214,138 +218,127 @@ inline void Tracer::prepend(End* start, Vertex vertex, uint64_t weight) {
   block->confidence += weight;
 }
 
+// Moves the vertices of a block behind those of the one before it, if they are few: rings
+// of few blocks are written faster.
+inline bool Tracer::merge(Block* block, Block* following) {
+  constexpr int FEW = 4;  // so many are copied, for a constant size is copied at once
+  const int count = following->count();
+  if (count > FEW || block->end > Block::CAPACITY - FEW ||
+      following->begin > Block::CAPACITY - FEW || following->origin == Block::SPILLED)
+    return false;
+  std::memcpy(block->vertices + block->end, following->vertices + following->begin,
+              FEW * sizeof(Vertex));
+  if (following->origin != Block::NO_ORIGIN) {
+    const int moved = block->end + following->origin - following->begin;
+    if (block->origin == Block::NO_ORIGIN ||
+        place_of(block->vertices[moved]) < place_of(block->vertices[block->origin]))
+      block->origin = uint8_t(moved);
+  }
+  block->end = uint8_t(block->end + count);
+  block->touches = uint8_t(block->touches + following->touches);
+  block->confidence += following->confidence;
+  block->next = following->next;
+  return true;
+}
+
 // Ties the end of a chain to the start of one; of itself, that closes a ring.
 inline void Tracer::join(End* end, End* start, Vertex vertex, uint64_t weight, uint8_t class_id,
                          Closing closing) {
   append(end, vertex, weight);
   End *first = end->partner, *last = start->partner;
-  free_ends_.push_back(end);
-  free_ends_.push_back(start);
   if (first == start) {
     if (closing == HOLE) regions_.add_hole(start->region, start->block);
     else close_exterior(start->block, start->region, vertex, class_id);
-    return;
+  } else {
+    const int32_t region = regions_.unite(first->region, last->region);
+    Block *block = end->block, *following = start->block;
+    if (merge(block, following)) {
+      if (last->block == following) last->block = block;
+      blocks_.give_back(following);
+    } else {
+      block->next = following;
+    }
+    *first = {first->block, last, region};
+    *last = {last->block, first, region};
   }
-  end->block->next = start->block;
-  const int32_t region = regions_.unite(first->region, last->region);
-  *first = {first->block, last, region};
-  *last = {last->block, first, region};
-}
-
-void Tracer::close_exterior(Block* first, int32_t region, Vertex last, uint8_t class_id) {
-  holes_.clear();
-  regions_.close(region, holes_);
-  last.row = row_of(last);
-  write(first, last, class_id);
-  release(first);
-  for (Block* hole : holes_) release(hole);
+  free_end(end);
+  free_end(start);
 }
 
 namespace {
 
-// What is known of a ring before it is written.
-struct Survey {
-  int64_t count = 0;
-  uint64_t confidence = 0;
-  Block* start = nullptr;  // the block of the smallest vertex; unknown if spilled
-  int touches = 0;
-  bool is_spilled = false;
-
-  explicit Survey(Block* first) {
-    int64_t smallest = INT64_MAX;
-    for (Block* block = first; block; block = block->next) {
-      confidence += block->confidence;
-      touches += block->touches;
-      if (block->origin == Block::SPILLED) {
-        count += block->spilled.count;
-        is_spilled = true;
-        continue;
-      }
-      count += block->count();
-      if (block->origin == Block::NO_ORIGIN) continue;
-      const int64_t place = place_of(block->vertices[block->origin]);
-      if (place < smallest) smallest = place, start = block;
-    }
-  }
-
-  // Whether the ring may be written as it stands.
-  bool is_plain() const { return touches < 2 && !is_spilled; }
-  Vertex smallest() const { return start->vertices[start->origin]; }
-};
-
-void write_ring(BatchWriter& writer, const Survey& survey, const Block* first) {
-  const Block* start = survey.start;
-  writer.open_ring(survey.count);
-  writer.put(start->vertices + start->origin, start->end - start->origin);
+void write_ring(BatchWriter& writer, const Survey& survey) {
+  const Block *first = survey.first, *start = survey.start;
+  RingWriter to = writer.open_ring(survey.count);
+  to.put(start->vertices + start->origin, start->end - start->origin);
   for (const Block* block = start->next; block; block = block->next)
-    writer.put(block->vertices + block->begin, block->count());
+    to.put(block->vertices + block->begin, block->count());
   for (const Block* block = first; block != start; block = block->next)
-    writer.put(block->vertices + block->begin, block->count());
-  writer.put(start->vertices + start->begin, start->origin - start->begin);
-  writer.close_ring();
+    to.put(block->vertices + block->begin, block->count());
+  to.put(start->vertices + start->begin, start->origin - start->begin);
+  writer.close_ring(to);
 }
 
 }  // namespace
 
-void Tracer::write(Block* first, Vertex last, uint8_t class_id) {
-  const Survey exterior(first);
-  bool is_plain = exterior.is_plain();
-  int64_t vertices = exterior.count;
-  uint64_t confidence = exterior.confidence;
-  std::vector<std::pair<Survey, Block*>> holes;
-  for (Block* hole : holes_) {
-    holes.emplace_back(Survey(hole), hole);
-    is_plain &= holes.back().first.is_plain();
-    vertices += holes.back().first.count;
-    confidence += holes.back().first.confidence;
+void Tracer::close_exterior(Block* first, int32_t region, Vertex last, uint8_t class_id) {
+  holes_.clear();
+  regions_.close(region, holes_);
+  boundaries_.clear();
+  boundaries_.emplace_back(first);
+  for (Block* hole : holes_) boundaries_.emplace_back(hole);
+  last.row = row_of(last);
+  if (!write(last, class_id)) write_gathered(last, class_id);
+  for (const Survey& ring : boundaries_) blocks_.give_back(ring.first, ring.last, ring.blocks);
+}
+
+// Writes a polygon straight from its blocks, if it can be written so.
+bool Tracer::write(Vertex last, uint8_t class_id) {
+  int64_t vertices = 0;
+  uint64_t confidence = 0;
+  for (const Survey& ring : boundaries_) {
+    if (ring.touches > 1 || ring.is_spilled) return false;
+    vertices += ring.count;
+    confidence += ring.confidence;
   }
-  if (!is_plain) return write_gathered(first, class_id, confidence);
-  if (holes.size() > 1)
-    std::sort(holes.begin(), holes.end(), [](const auto& a, const auto& b) {
-      return place_of(a.first.smallest()) < place_of(b.first.smallest());
+  if (boundaries_.size() > 2)
+    std::sort(boundaries_.begin() + 1, boundaries_.end(), [](const Survey& a, const Survey& b) {
+      return place_of(a.smallest()) < place_of(b.smallest());
     });
-  writer_.open_polygon(1 + int64_t(holes.size()), vertices);
-  write_ring(writer_, exterior, first);
-  for (const auto& [survey, hole] : holes) write_ring(writer_, survey, hole);
-  Vertex smallest = exterior.smallest();
+  writer_.open_polygon(int64_t(boundaries_.size()), vertices);
+  for (const Survey& ring : boundaries_) write_ring(writer_, ring);
+  Vertex smallest = boundaries_.front().smallest();
   smallest.row = row_of(smallest);
-  if (touches_seam(writer_.sums(), smallest.row, last.row, options_.extent)) {
+  if (options_.extent.touches_seam(writer_.sums(), smallest.row, last.row)) {
     writer_.discard_polygon();
-    return write_gathered(first, class_id, confidence);
+    return false;
   }
   writer_.close_polygon(class_id, confidence, smallest, last);
+  return true;
 }
 
-void Tracer::write_gathered(Block* first, uint8_t class_id, uint64_t confidence) {
-  std::vector<Ring> boundaries{gather(first)};
-  for (Block* hole : holes_) boundaries.push_back(gather(hole));
-  const std::vector<Ring> rings = canonical_rings(std::move(boundaries));
-  if (options_.extent.has_seams()) {
-    Sums sums;
-    int32_t row_min = INT32_MAX, row_max = INT32_MIN;
-    for (const Ring& ring : rings) {
-      Vertex previous = {ring.back().col, row_of(ring.back())};
-      for (const Vertex marked : ring) {
-        const Vertex vertex = {marked.col, row_of(marked)};
-        sums.step(previous, vertex);
-        row_min = std::min(row_min, vertex.row), row_max = std::max(row_max, vertex.row);
-        previous = vertex;
-      }
-    }
-    if (touches_seam(sums, row_min, row_max, options_.extent)) {
-      open_.add(rings,
-                {sums.area, int64_t(confidence), sums.col_twice, sums.row_twice, class_id},
-                options_.extent);
-      return;
-    }
+// Writes one that must be cut at corners or seams first.
+void Tracer::write_gathered(Vertex last, uint8_t class_id) {
+  rings_.clear();
+  uint64_t confidence = 0;
+  for (const Survey& ring : boundaries_) {
+    gather(ring, rings_.add(ring.count));
+    confidence += ring.confidence;
   }
-  write_polygon(writer_, rings, class_id, confidence);
+  rings_.cut();
+  rings_.write(writer_);
+  const Vertex first = rings_.first();
+  const Sums sums = writer_.sums();
+  if (!options_.extent.touches_seam(sums, first.row, last.row))
+    return writer_.close_polygon(class_id, confidence, first, last);
+  writer_.discard_polygon();
+  open_.add(rings_.copy(),
+            {sums.area, int64_t(confidence), sums.col_twice, sums.row_twice, class_id},
+            options_.extent);
 }
 
-Ring Tracer::gather(Block* first) const {
-  Ring ring(size_t(Survey(first).count));
-  Vertex* to = ring.data();
-  for (const Block* block = first; block; block = block->next) {
+void Tracer::gather(const Survey& ring, Vertex* to) const {
+  for (const Block* block = ring.first; block; block = block->next) {
     if (block->origin == Block::SPILLED) {
       spill_file_.read(block->spilled.place, block->spilled.count, to);
       to += block->spilled.count;
@@ -353,14 +346,6 @@ Ring Tracer::gather(Block* first) const {
       to = std::copy(block->vertices + block->begin, block->vertices + block->end, to);
     }
   }
-  return ring;
-}
-
-void Tracer::release(Block* first) {
-  Block* last = first;
-  int64_t count = 1;
-  for (; last->next; last = last->next) count++;
-  blocks_.give_back(first, last, count);
 }
 
 // Writes what no end can reach any more to the folder.
@@ -369,7 +354,7 @@ void Tracer::spill() {
     for (uint64_t edges = vertical_[word]; edges; edges &= edges - 1) {
       const int64_t x = int64_t(word) * 64 + __builtin_ctzll(edges);
       if (here_[x - 1] == options_.nodata) continue;
-      const End* end = left_[size_t(x)];
+      const End* end = crossing_[size_t(x)].left;
       Block* first = end->partner->block;
       if (first != end->block) spill_blocks(first->next, end->block);
     }

@@ -3,12 +3,12 @@
 // Regions are 4-connected pixels of one class. A boundary is walked with its region on the
 // right, so along a pixel edge run two of them, one for each side. While rows are read,
 // each boundary is a chain of vertices with two open ends, which wait at the pixel edges
-// that cross the current row: `left_` and `right_` of a vertical edge, `upper` and `lower`
-// of the horizontal edge that was reached last. Work is done only at corners where
+// that cross the current row: `left` and `right` of a vertical edge, `upper` and `lower` of
+// the horizontal edge that was reached last. Work is done only at corners where
 // boundaries turn or meet; at such a corner chains begin, grow, or are joined, and a chain
 // that is joined to itself is a ring: an exterior if it closes around its last pixel, else
 // a hole. Where two pixels of a region meet in a corner only, a boundary passes twice;
-// `canonical_rings` cuts it there.
+// `PolygonRings` cuts it there.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +20,7 @@
 #include "blocks.h"
 #include "part.h"
 #include "regions.h"
+#include "rings.h"
 #include "scan.h"
 #include "spill.h"
 
@@ -56,22 +57,29 @@ class Tracer {
     int32_t region;
   };
 
+  // The ends at a vertical edge, of the regions left and right of it.
+  struct Crossing {
+    End *left, *right;
+  };
+
   void read_row(const uint8_t* classes);
   template <bool WEIGHTED>
   void visit_corners();
 
+  uint64_t sum_columns(int64_t first, int64_t stop) const;
   int32_t region_left_of(int64_t x);
   End* new_end();
-  void begin(Vertex vertex, uint64_t weight, int32_t region, End*& start, End*& end);
+  void free_end(End* end);
+  void begin(Vertex vertex, int32_t region, End*& start, End*& end);
   void append(End* end, Vertex vertex, uint64_t weight);
   void prepend(End* start, Vertex vertex, uint64_t weight);
+  static bool merge(Block* block, Block* following);
   void join(End* end, End* start, Vertex vertex, uint64_t weight, uint8_t class_id,
             Closing closing);
   void close_exterior(Block* first, int32_t region, Vertex last, uint8_t class_id);
-  void write(Block* first, Vertex last, uint8_t class_id);
-  void write_gathered(Block* first, uint8_t class_id, uint64_t confidence);
-  Ring gather(Block* first) const;
-  void release(Block* first);
+  bool write(Vertex last, uint8_t class_id);
+  void write_gathered(Vertex last, uint8_t class_id);
+  void gather(const Survey& ring, Vertex* to) const;
   void spill();
   void spill_blocks(Block* block, const Block* stop);
 
@@ -89,11 +97,13 @@ class Tracer {
   std::vector<uint8_t> pixels_[2];
   uint8_t *above_, *here_;
   std::vector<uint64_t> vertical_above_, vertical_, horizontal_;
-  std::vector<uint64_t> integral_;  // confidence of all pixels above and left of a corner
-  std::vector<End*> left_, right_;  // of the vertical edge at each column
+  std::vector<uint32_t> columns_;  // confidence of all pixels above the row, by column
+  std::vector<Crossing> crossing_;  // by column
   std::vector<End> ends_;
-  std::vector<End*> free_ends_;
-  std::vector<Block*> holes_;
+  End* free_ends_ = nullptr;
+  std::vector<Block*> holes_;        // of the region that is being closed
+  std::vector<Survey> boundaries_;  // its exterior and its holes
+  PolygonRings rings_;              // of one that is not written from its blocks
 };
 
 }  // namespace geoseg::vectorize
