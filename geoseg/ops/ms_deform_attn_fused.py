@@ -62,13 +62,7 @@ def ms_deform_attn_fused(
     }
     check_tensors(value, **points)
     check_shapes(value, shapes, **points)
-    total = sum(height * width for height, width in grid)
-    if total != sampling_offsets.shape[1]:
-        raise ValueError(
-            f"sampling_offsets has {sampling_offsets.shape[1]} queries but "
-            f"query_shapes {grid} add up to {total}; the queries must be the cells of "
-            "these levels"
-        )
+    _check_queries(sampling_offsets.shape[1], grid)
     if not _is_native(value) or _needs_gradient(value, *points.values()):
         return _unfused(value, shapes, grid, sampling_offsets, attention_logits)
     exact = torch.promote_types(value.dtype, torch.float32)
@@ -84,6 +78,15 @@ def ms_deform_attn_fused(
         logits,
     )
     return output
+
+
+def _check_queries(queries: int, grid: list[tuple[int, int]]) -> None:
+    total = sum(height * width for height, width in grid)
+    if total != queries:
+        raise ValueError(
+            f"sampling_offsets has {queries} queries but query_shapes {grid} add up to "
+            f"{total}; the queries must be the cells of these levels"
+        )
 
 
 def _unfused(

@@ -28,11 +28,7 @@ __device__ __forceinline__ void visit_corners(const T* value, const Real<T>* gra
                                               Real<T>* products) {
   using R = Real<T>;
   Stored<T, count> corner[4];
-#pragma unroll
-  for (int i = 0; i < 4; i++) {
-    corner[i].clear();
-    if (sample.cells.of[i] >= 0) corner[i].load(at_cell(value, sample.cells.of[i], stride));
-  }
+  load_corners(value, stride, sample, corner);
 #pragma unroll
   for (int i = 0; i < 4; i++) {
     if (sample.cells.of[i] < 0) continue;

@@ -124,12 +124,7 @@ template <int count, typename T>
 __device__ __forceinline__ void add_sample(const T* value, int stride, const Sample<Real<T>>& sample,
                                            Real<T>* sums) {
   Stored<T, count> corner[4];
-  // All four are on their way before the first is needed.
-#pragma unroll
-  for (int i = 0; i < 4; i++) {
-    corner[i].clear();
-    if (sample.cells.of[i] >= 0) corner[i].load(at_cell(value, sample.cells.of[i], stride));
-  }
+  load_corners(value, stride, sample, corner);
 #pragma unroll
   for (int i = 0; i < 4; i++) {
     Real<T> numbers[count];

@@ -97,6 +97,18 @@ __device__ __forceinline__ Sample<R> no_sample() {
   return {{{-1, -1, -1, -1}}, {{R(0), R(0), R(0), R(0)}}};
 }
 
+// Loads `count` channels of each corner, zeros where there is none. All four are on their
+// way before the first is needed.
+template <int count, typename T>
+__device__ __forceinline__ void load_corners(const T* value, int stride, const Sample<Real<T>>& sample,
+                                             Stored<T, count>* corner) {
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    corner[i].clear();
+    if (sample.cells.of[i] >= 0) corner[i].load(at_cell(value, sample.cells.of[i], stride));
+  }
+}
+
 template <typename R>
 __device__ __forceinline__ LevelPoint<R> find_on_level(const Levels& levels, int level, R x, R y) {
   using Math = ScalarMath<R, int>;
