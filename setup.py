@@ -112,7 +112,7 @@ def _toolkit() -> Path | None:
         return None
     try:
         return _ask_nvcc()
-    except (OSError, subprocess.CalledProcessError, LookupError) as error:
+    except (OSError, LookupError) as error:
         if asked == "cuda":
             sys.exit(f"GEOSEG_OPS=cuda asks for CUDA kernels, and nvcc fails: {error}")
         sys.stderr.write(f"geoseg: no CUDA kernels, as nvcc fails: {error}\n")
@@ -128,30 +128,49 @@ def _ask_nvcc() -> Path:
         raise LookupError("this torch is for CPUs only")
     if CUDA_HOME is None:
         raise LookupError("there is none; set CUDA_HOME to the folder of the toolkit")
-    done = subprocess.run(
-        [str(Path(CUDA_HOME) / "bin" / "nvcc"), "--dryrun", "-x", "cu", "/dev/null"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    for folder in re.findall(r'"-L([^"]+)"', done.stderr):
+    nvcc = str(Path(CUDA_HOME) / "bin" / "nvcc")
+    found = re.search(r"release (\d+)[.]\d+", _output_of(nvcc, "--version"))
+    # torch refuses to build with another major version, the CPU's part too.
+    if found is not None and found[1] != torch.version.cuda.split(".")[0]:
+        version = found[0].removeprefix("release ")
+        raise LookupError(
+            f"it is of CUDA {version}, torch of CUDA {torch.version.cuda}; set "
+            "CUDA_HOME to a toolkit of torch's, or install a torch of this one"
+        )
+    told = _output_of(nvcc, "--dryrun", "-x", "cu", "/dev/null", *_nvcc_targets())
+    for folder in re.findall(r'"-L([^"]+)"', told):
         if (Path(folder) / "libcudart_static.a").is_file():
             return Path(folder).resolve()
     raise LookupError("it names no folder with libcudart_static.a")
 
 
-def _nvcc_flags() -> list[str]:
-    """Flags for nvcc; those of torch's own come on top."""
+def _output_of(*command: str) -> str:
+    """Return all that a program says; LookupError if it fails."""
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    told = done.stdout + done.stderr
+    if done.returncode != 0:
+        raise LookupError(
+            f"{' '.join(told.split())} (GEOSEG_CUDA_ARCHS names the GPUs to build for)"
+        )
+    return told
+
+
+def _nvcc_targets() -> list[str]:
+    """Flags for nvcc that name the GPUs."""
     names = os.environ.get("GEOSEG_CUDA_ARCHS", CUDA_ARCHITECTURES).split()
     targets = [f"-gencode=arch=compute_{name},code=sm_{name}" for name in names]
+    return [*targets, f"-gencode=arch=compute_{names[-1]},code=compute_{names[-1]}"]
+
+
+def _nvcc_flags() -> list[str]:
+    """Flags for nvcc; those of torch's own come on top."""
     return [
         "-O3",
         "-std=c++20",
         "-Xcompiler=-fvisibility=hidden",
         # Architectures side by side, one for each processor.
         "-t=0",
-        *targets,
-        f"-gencode=arch=compute_{names[-1]},code=compute_{names[-1]}",
+        *_nvcc_targets(),
     ]
 
 

@@ -1,14 +1,18 @@
 """Multi-scale deformable attention: ours against its rivals, in one process.
 
-    python benchmarks/bench_ms_deform_attn.py [--threads 1 2] [--repeats 7]
-        [--json FILE] [--sketch FILE]
+    python benchmarks/bench_ms_deform_attn.py [--device cpu|cuda] [--threads 1 2]
+        [--repeats 7] [--json FILE] [--sketch FILE]
 
 Shapes are those of a tile of 720 pixels. Rivals: the function of Hugging Face's
-Mask2Former (a loop over `grid_sample`), `torch-ms-deform-attn` where it is installed
-(`pip install --no-build-isolation torch-ms-deform-attn`), and a C++ sketch given as a
-source file. Outputs and gradients are compared first; then calls alternate and medians
-count. Beside the times stands what the second cache allows on one thread: the same rows
-summed by a loop that does nothing else.
+Mask2Former (a loop over `grid_sample`); on a CPU `torch-ms-deform-attn` where it is
+installed (`pip install --no-build-isolation torch-ms-deform-attn`) and a C++ sketch
+given as a source file; on a GPU the kernel of Deformable DETR from the hub (with
+`kernels` installed) and `deformops`, where they can be had. Outputs and gradients are
+compared first; then calls alternate and medians count. *Fused* is all from raw offsets
+and logits on, which the others turn into places and weights first.
+
+Beside the times on a CPU stands what the second cache allows on one thread: the same
+rows summed by a loop that does nothing else. Of times on a GPU, see gpu_timing.py.
 """
 
 from __future__ import annotations
@@ -22,62 +26,35 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from deformable_cases import (
+    CASES,
+    Call,
+    Case,
+    Inputs,
+    build_sketch,
+    fused_rivals,
+    rivals,
+)
+from gpu_timing import bench_on_gpu
 from high_water import high_water_mib, reset_high_water, resident_mib
 from record import write_results
 from torch import Tensor
-from torch.utils import cpp_extension
-from transformers.models.mask2former import modeling_mask2former
 
-from geoseg.ops import LIBRARY, ms_deform_attn, regular_reference_points
+from geoseg.ops import LIBRARY
 
-PYRAMID = ((23, 23), (45, 45), (90, 90))
-PATCHES = ((45, 45),)
-STABLE_ABI = "0x020a000000000000"
-Call = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Case:
-    """One shape of a model at 720 pixels."""
-
-    name: str
-    levels: tuple[tuple[int, int], ...]
-    query_levels: tuple[tuple[int, int], ...]
-    heads: int
-    dim: int
-
-    def draw(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw value, locations some cells around each query, and weights."""
-        generator = torch.Generator().manual_seed(0)
-        places = regular_reference_points(self.query_levels, torch.device("cpu"))
-        cells = sum(height * width for height, width in self.levels)
-        value = torch.randn(1, cells, self.heads, self.dim, generator=generator)
-        shape = (1, len(places), self.heads, len(self.levels), 4)
-        sizes = torch.tensor([(w, h) for h, w in self.levels], dtype=torch.float32)
-        offsets = torch.randn(*shape, 2, generator=generator) * 3
-        locations = places[None, :, None, None, None] + offsets / sizes[:, None]
-        weights = torch.rand(shape, generator=generator).flatten(3).softmax(-1)
-        return value, locations, weights.view(shape)
-
-
-CASES = (
-    Case("pixel decoder", PYRAMID, PYRAMID, 8, 32),
-    Case("Meta's head", PYRAMID, PYRAMID, 16, 128),
-    Case("extractor D 32", PATCHES, PYRAMID, 16, 32),
-    Case("extractor D 64", PATCHES, PYRAMID, 16, 64),
-    Case("injector D 32", PYRAMID, PATCHES, 16, 32),
-    Case("injector D 64", PYRAMID, PATCHES, 16, 64),
-)
+CPU = torch.device("cpu")
 
 
 def main() -> None:
     """Compare, time, print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--sketch", type=Path, default=None)
@@ -87,36 +64,32 @@ def main() -> None:
     if arguments.memory_of is not None:
         print(memory_rise(*arguments.memory_of))
         return
-    if not LIBRARY.loaded:
-        raise SystemExit(f"there is nothing to measure: {LIBRARY.reason}")
-    sketch, gather = build_sketch(arguments.sketch), build_gather()
-    rows = []
-    for threads in arguments.threads:
-        torch.set_num_threads(threads)
-        for case in CASES:
-            rows.append(measure(case, threads, arguments.repeats, sketch, gather))
-            print_row(rows[-1])
-    memory = measure_memory()
+    on_gpu = arguments.device == "cuda"
+    if not (LIBRARY.cuda if on_gpu else LIBRARY.loaded):
+        raise SystemExit(
+            f"there are no native {arguments.device} kernels to measure: "
+            f"{LIBRARY.reason}"
+        )
+    if on_gpu:
+        figures = bench_on_gpu(arguments.repeats)
+    else:
+        figures = bench_on_cpu(arguments.threads, arguments.repeats, arguments.sketch)
     if arguments.json is not None:
-        write_results(arguments.json, {"times": rows, "memory": memory})
+        write_results(arguments.json, figures)
 
 
-def rivals(case: Case, sketch: Any) -> dict[str, Call]:  # noqa: ANN401
-    """The functions that can do a case; ours first."""
-    levels = list(case.levels)
-    sizes = torch.tensor(levels)
-    hf = modeling_mask2former.multi_scale_deformable_attention
-    calls: dict[str, Call] = {
-        "geoseg": lambda v, p, w: ms_deform_attn(v, levels, p, w),
-        "hugging face": lambda v, p, w: hf(v, levels, p, w),
-    }
-    other = _torch_ms_deform_attn()
-    if other is not None:
-        starts = torch.cat([sizes.new_zeros(1), sizes.prod(1).cumsum(0)[:-1]])
-        calls["torch-ms-deform-attn"] = lambda v, p, w: other(v, sizes, starts, p, w)
-    if sketch is not None and case.dim == 32:
-        calls["sketch"] = lambda v, p, w: sketch(v, sizes, p, w).flatten(2)
-    return calls
+def bench_on_cpu(
+    threads: list[int], repeats: int, sketch_source: Path | None
+) -> dict[str, Any]:
+    """Compare and time all cases, then measure memory."""
+    sketch, gather = build_sketch(sketch_source), build_gather()
+    rows = []
+    for count in threads:
+        torch.set_num_threads(count)
+        for case in CASES:
+            rows.append(measure(case, count, repeats, sketch, gather))
+            print_row(rows[-1])
+    return {"times": rows, "memory": measure_memory()}
 
 
 def measure(
@@ -128,7 +101,7 @@ def measure(
 ) -> dict[str, Any]:
     """Time one case: forward of all, forward and backward of those that have one."""
     inputs = case.draw()
-    calls = rivals(case, sketch)
+    calls = rivals(case, CPU, sketch)
     check(calls, inputs)
     forward = alternate(
         {name: _forward(call, inputs) for name, call in calls.items()}, repeats
@@ -138,6 +111,7 @@ def measure(
         {name: _backward(call, inputs) for name, call in trained.items()},
         max(3, repeats // 2),
     )
+    fused = measure_fused(case, repeats)
     gathered = inputs[1].numel() // 2 * 4 * case.dim * 4
     limit = gather_limit(case, inputs, repeats, gather) if threads == 1 else None
     return {
@@ -145,13 +119,26 @@ def measure(
         "threads": threads,
         "forward_ms": forward,
         "both_ms": both,
+        "fused_ms": fused,
         "gathered_mb": round(gathered / 1e6),
         "gather_limit_ms": limit,
         "gather_gb_per_s": limit and round(gathered / limit / 1e6, 1),
     }
 
 
-def check(calls: dict[str, Call], inputs: tuple[Tensor, Tensor, Tensor]) -> None:
+def measure_fused(case: Case, repeats: int) -> dict[str, float]:
+    """Time all from raw offsets and logits on."""
+    inputs, calls = case.draw_raw(), fused_rivals(case, CPU)
+    with torch.inference_mode():
+        expected = calls["hugging face"](*inputs)
+        for call in calls.values():
+            torch.testing.assert_close(call(*inputs), expected, rtol=1e-4, atol=1e-4)
+    return alternate(
+        {name: _forward(call, inputs) for name, call in calls.items()}, repeats
+    )
+
+
+def check(calls: dict[str, Call], inputs: Inputs) -> None:
     """All must give what Hugging Face's function gives, or no time means anything."""
     expected, gradients = _outcome(calls["hugging face"], inputs)
     for name, call in calls.items():
@@ -180,7 +167,7 @@ def alternate(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str,
 
 def gather_limit(
     case: Case,
-    inputs: tuple[Tensor, Tensor, Tensor],
+    inputs: Inputs,
     repeats: int,
     gather: Callable[..., int],
 ) -> float:
@@ -229,7 +216,7 @@ def build_gather() -> Callable[..., int]:
 def print_row(row: dict[str, Any]) -> None:
     """Print one case: our milliseconds, and how many times ours the others take."""
     cells = [f"{row['case']:<15} {row['threads']} threads"]
-    for kind in ("forward_ms", "both_ms"):
+    for kind in ("forward_ms", "both_ms", "fused_ms"):
         own = row[kind]["geoseg"]
         ratios = [
             f"{name} {value / own:.1f}x"
@@ -271,7 +258,7 @@ def memory_rise(case_name: str, name: str, kind: str) -> float:
     [case] = [case for case in CASES if case.name == case_name]
     inputs = case.draw()
     make = _forward if kind == "forward" else _backward
-    call = rivals(case, None)[name]
+    call = rivals(case, CPU)[name]
     value, *places = inputs
     # Libraries are loaded and warm.
     make(call, (value, *(tensor[:, :1] for tensor in places)))()
@@ -281,28 +268,7 @@ def memory_rise(case_name: str, name: str, kind: str) -> float:
     return high_water_mib(os.getpid()) - before
 
 
-def build_sketch(source: Path | None) -> Any:  # noqa: ANN401 (an operator)
-    """Compile a sketch that registers `geoseg_t::msda_fwd`."""
-    if source is None:
-        return None
-    cpp_extension.load(
-        "geoseg_sketch",
-        [str(source)],
-        is_python_module=False,
-        extra_cflags=["-O3", "-march=native", f"-DTORCH_TARGET_VERSION={STABLE_ABI}"],
-    )
-    return torch.ops.geoseg_t.msda_fwd
-
-
-def _torch_ms_deform_attn() -> Any:  # noqa: ANN401 (an untyped package)
-    try:
-        from torch_ms_deform_attn import ms_deform_attn as function
-    except ImportError:
-        return None
-    return function
-
-
-def _forward(call: Call, inputs: tuple[Tensor, Tensor, Tensor]) -> Callable[[], object]:
+def _forward(call: Call, inputs: Inputs) -> Callable[[], object]:
     def run() -> None:
         with torch.inference_mode():
             call(*inputs)
@@ -310,15 +276,11 @@ def _forward(call: Call, inputs: tuple[Tensor, Tensor, Tensor]) -> Callable[[], 
     return run
 
 
-def _backward(
-    call: Call, inputs: tuple[Tensor, Tensor, Tensor]
-) -> Callable[[], object]:
+def _backward(call: Call, inputs: Inputs) -> Callable[[], object]:
     return lambda: _outcome(call, inputs)
 
 
-def _outcome(
-    call: Call, inputs: tuple[Tensor, Tensor, Tensor]
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _outcome(call: Call, inputs: Inputs) -> tuple[Tensor, tuple[Tensor, ...]]:
     leaves = [tensor.detach().requires_grad_() for tensor in inputs]
     output = call(*leaves)
     return output.detach(), torch.autograd.grad(output, leaves, torch.ones_like(output))

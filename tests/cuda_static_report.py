@@ -8,6 +8,7 @@ on PyPI) read the machine code in the built library.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -23,6 +24,17 @@ LIBRARY = Path(__file__).parents[1] / "geoseg" / "_C.abi3.so"
 MOST_REGISTERS = 64
 POINTS = 4  # unrolled in the fast kernels
 TYPES = {"f": "float32", "d": "float64", "4Half": "float16", "8BFloat16": "bfloat16"}
+# As setup.py builds for; the last one as PTX, too.
+ARCHITECTURES = [
+    int(name) for name in os.environ.get("GEOSEG_CUDA_ARCHS", "80 90 100").split()
+]
+# Kernels of shapes known to the compiler.
+FAST = (
+    ("forward", "fused", "backward", "backward without scatter"),
+    ("float32", "float16", "bfloat16"),
+    (32, 64, 128),
+    (1, 3),
+)
 
 KERNEL = re.compile(
     r"_ZN6geoseg4cuda\d+(?P<name>forward|backward|owner)_kernelI"
@@ -143,6 +155,27 @@ def read_kernels(library: Path) -> list[Kernel]:
     return list(kernels.values())
 
 
+def gaps(kernels: list[Kernel], ptx: list[int]) -> Iterator[str]:
+    """Say which kernel the library should hold, and for which GPU, and does not."""
+    wanted = [
+        f"{name:<24} {kind:<9} {f'D {dim} L {levels}':<12}"
+        for name, kind, dim, levels in itertools.product(*FAST)
+    ]
+    for architecture in ARCHITECTURES:
+        found = {k.title for k in kernels if k.architecture == architecture}
+        for title in wanted:
+            if title not in found:
+                yield f"sm_{architecture} lacks {' '.join(title.split())}"
+    if ARCHITECTURES[-1] not in ptx:
+        yield f"there is no PTX of {ARCHITECTURES[-1]} for newer GPUs"
+
+
+def read_ptx(library: Path) -> list[int]:
+    """Read for which architectures the library holds PTX."""
+    lines = _cuobjdump("-lptx", library)
+    return [int(n) for n in re.findall(r"sm_(\d+)\.ptx", "\n".join(lines))]
+
+
 def _cuobjdump(option: str, library: Path) -> list[str]:
     folders = [_folder_of("nvidia-cuda-cuobjdump", "cuobjdump")]
     folders.append(_folder_of("nvidia-cuda-nvdisasm", "nvdisasm"))
@@ -191,6 +224,9 @@ def main() -> int:
         for fault in kernel.faults():
             faults += 1
             sys.stdout.write(f"     FAULT: {fault}\n")
+    for gap in gaps(kernels, read_ptx(library)):
+        faults += 1
+        sys.stdout.write(f"FAULT: {gap}\n")
     sys.stdout.write(f"{len(kernels)} kernels, {faults} faults\n")
     return int(faults > 0)
 

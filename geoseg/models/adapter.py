@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geoseg.ops import ms_deform_attn
+from geoseg.ops import ms_deform_attn_fused
 
 Shapes = Sequence[tuple[int, int]]
 """(height, width) of feature levels."""
@@ -65,36 +65,28 @@ class MSDeformAttn(nn.Module):
         return spread.expand(-1, self.num_levels, -1, -1).reshape(-1)
 
     def forward(
-        self, query: Tensor, reference_points: Tensor, feature: Tensor, shapes: Shapes
+        self, query: Tensor, query_shapes: Shapes, feature: Tensor, shapes: Shapes
     ) -> Tensor:
-        """Attend from each query to points of `feature` around its reference point.
+        """Attend from each query to points of `feature` around the query's own place.
 
         Args:
-            query: (B, Q, C).
-            reference_points: (x, y) in 0..1 of each query, shape (Q, 2), float32.
+            query: Tokens, level after level, (B, Q, C).
+            query_shapes: (height, width) of the levels whose cells they are.
             feature: Levels, flattened and concatenated, shape (B, S, C).
             shapes: (height, width) of each level.
 
         Returns:
             (B, Q, C).
         """
-        batch, queries, _ = query.shape
-        heads, levels, points = self.num_heads, self.num_levels, self.num_points
-        value = self.value_proj(feature).view(batch, feature.shape[1], heads, -1)
-        offsets = self.sampling_offsets(query).float()
-        offsets = offsets.view(batch, queries, heads, levels, points, 2)
-        weights = self.attention_weights(query).view(batch, queries, heads, -1)
-        weights = weights.softmax(-1).view(batch, queries, heads, levels, points)
-        sizes = torch.tensor(
-            [(width, height) for height, width in shapes],
-            dtype=torch.float32,
-            device=query.device,
+        points = (*query.shape[:2], self.num_heads, self.num_levels, self.num_points)
+        value = self.value_proj(feature).unflatten(2, (self.num_heads, -1))
+        attended = ms_deform_attn_fused(
+            value,
+            shapes,
+            query_shapes,
+            self.sampling_offsets(query).view(*points, 2),
+            self.attention_weights(query).view(points),
         )
-        locations = (
-            reference_points[None, :, None, None, None, :]
-            + offsets / sizes[None, None, None, :, None, :]
-        )
-        attended = ms_deform_attn(value, shapes, locations, weights)
         projected: Tensor = self.output_proj(attended)
         return projected
 
@@ -156,25 +148,20 @@ class Extractor(nn.Module):
     def forward(
         self,
         spatial: Tensor,
-        reference_points: Tensor,
+        shapes: Shapes,
         patches: Tensor,
         patch_shape: tuple[int, int],
-        shapes: Shapes,
     ) -> Tensor:
         """Update the spatial tokens, (B, S, C) -> (B, S, C).
 
         Args:
             spatial: Tokens of the strides 8, 16 and 32, (B, S, C).
-            reference_points: Their places, (S, 2).
+            shapes: (height, width) of their levels.
             patches: Patch tokens of the ViT, (B, h * w, C).
             patch_shape: (h, w).
-            shapes: (height, width) of the spatial levels.
         """
         spatial = spatial + self.attn(
-            self.query_norm(spatial),
-            reference_points,
-            self.feat_norm(patches),
-            [patch_shape],
+            self.query_norm(spatial), shapes, self.feat_norm(patches), [patch_shape]
         )
         updated: Tensor = spatial + self.ffn(self.ffn_norm(spatial), shapes)
         return updated
@@ -195,13 +182,13 @@ class Injector(nn.Module):
     def forward(
         self,
         patches: Tensor,
-        reference_points: Tensor,
+        patch_shape: tuple[int, int],
         spatial: Tensor,
         shapes: Shapes,
     ) -> Tensor:
         """Update the patch tokens, (B, h * w, C) -> (B, h * w, C)."""
         attended: Tensor = self.attn(
-            self.query_norm(patches), reference_points, self.feat_norm(spatial), shapes
+            self.query_norm(patches), [patch_shape], self.feat_norm(spatial), shapes
         )
         return patches + self.gamma * attended
 
@@ -233,15 +220,14 @@ class InteractionBlock(nn.Module):
     def extract(
         self,
         spatial: Tensor,
-        reference_points: Tensor,
+        shapes: Shapes,
         patches: Tensor,
         patch_shape: tuple[int, int],
-        shapes: Shapes,
     ) -> Tensor:
         """Run the block's extractors one after the other, (B, S, C) -> (B, S, C)."""
         extractors = [self.extractor, *getattr(self, "extra_extractors", [])]
         for extractor in extractors:
-            spatial = extractor(spatial, reference_points, patches, patch_shape, shapes)
+            spatial = extractor(spatial, shapes, patches, patch_shape)
         return spatial
 
 

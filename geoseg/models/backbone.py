@@ -29,7 +29,6 @@ from geoseg.models.adapter import (
     SpatialPriorModule,
 )
 from geoseg.models.configuration import ViTAdapterConfig
-from geoseg.ops import regular_reference_points
 from geoseg.tiling import check_tile_size
 
 
@@ -171,8 +170,6 @@ class ViTAdapterBackbone(BackboneMixin, PreTrainedModel):
         # Frozen and not injected into: no gradient can be wanted inside the ViT.
         frozen = config.freeze_backbone and not config.use_injector
         prefix = 1 + vit.config.num_register_tokens  # [CLS, registers, patches]
-        spatial_places = regular_reference_points(shapes, spatial.device)
-        patch_places = regular_reference_points([patch_shape], spatial.device)
         with torch.no_grad() if frozen else nullcontext():
             hidden = vit.embeddings(pixel_values)
             rope = vit.rope_embeddings(pixel_values)
@@ -181,7 +178,7 @@ class ViTAdapterBackbone(BackboneMixin, PreTrainedModel):
         for block, index in zip(blocks, config.interaction_indexes, strict=True):
             if config.use_injector:
                 patches = block.injector(
-                    hidden[:, prefix:], patch_places, spatial, shapes
+                    hidden[:, prefix:], patch_shape, spatial, shapes
                 )
                 hidden = torch.cat([hidden[:, :prefix], patches], dim=1)
             with torch.no_grad() if frozen else nullcontext():
@@ -189,9 +186,7 @@ class ViTAdapterBackbone(BackboneMixin, PreTrainedModel):
                     hidden = layer(hidden, position_embeddings=rope)
                 tap = vit.norm(hidden) if config.feature_norm else hidden
             patches = tap[:, prefix:]
-            spatial = block.extract(
-                spatial, spatial_places, patches, patch_shape, shapes
-            )
+            spatial = block.extract(spatial, shapes, patches, patch_shape)
             taps.append(patches.transpose(1, 2).unflatten(2, patch_shape))
             start = index + 1
         return spatial, taps

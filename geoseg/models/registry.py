@@ -6,7 +6,6 @@ Loading never runs code that comes with the weights: safetensors only, and
 
 from __future__ import annotations
 
-import colorsys
 import hashlib
 import importlib
 import json
@@ -31,7 +30,7 @@ from geoseg.models.hub import fetch, quiet
 from geoseg.models.presets import DECLARATION
 from geoseg.models.segmenter import use_geoseg_ops
 from geoseg.tiling import check_tile_size
-from geoseg.types import NODATA, ClassInfo, ModelSpec
+from geoseg.types import NODATA, ClassInfo, ModelSpec, distinct_color
 
 BUILTIN = "builtin"
 """Name of the model that ships with geoseg."""
@@ -271,7 +270,9 @@ def _classes(
             f"the model has {len(names)} classes; a class mask of 8 bits holds {NODATA}"
         )
     if "classes" not in declared:
-        return tuple(ClassInfo(i, name, _color(i)) for i, name in enumerate(names))
+        return tuple(
+            ClassInfo(i, name, distinct_color(i)) for i, name in enumerate(names)
+        )
     table = tuple(
         ClassInfo(int(entry["id"]), str(entry["name"]), _rgb(entry["color"]))
         for entry in declared["classes"]
@@ -328,9 +329,3 @@ def _band_names(channels: int | None) -> tuple[str, ...]:
 def _rgb(color: Sequence[int]) -> tuple[int, int, int]:
     red, green, blue = (int(value) for value in color)
     return red, green, blue
-
-
-def _color(index: int) -> tuple[int, int, int]:
-    """A colour that differs from its neighbours': hues by the golden ratio."""
-    red, green, blue = colorsys.hsv_to_rgb(index * 0.618034 % 1.0, 0.55, 0.9)
-    return round(red * 255), round(green * 255), round(blue * 255)

@@ -16,7 +16,7 @@ from transformers.models.mask2former.modeling_mask2former import (
 from geoseg.errors import ConfigError, ModelError
 from geoseg.models.hub import quiet
 from geoseg.models.presets import PRETRAINED, load_backbone, read_preset
-from geoseg.ops import ms_deform_attn
+from geoseg.ops import ms_deform_attn_fused
 
 PROBABILITY_FLOOR = 1e-8
 """Least class score before the logarithm: finite where no query answers."""
@@ -63,7 +63,12 @@ def use_geoseg_ops(
 
 
 class PixelDecoderAttention(HFAttention):
-    """HF's deformable attention with its own four linear layers and geoseg's op."""
+    """HF's deformable attention with its own four linear layers and geoseg's op.
+
+    Queries are the cells of the levels that they sample, all of them real: HF's pixel
+    decoder pads nothing. So its masks hide nothing, and reference points need not be
+    given.
+    """
 
     @classmethod
     def adopt(cls, module: HFAttention) -> PixelDecoderAttention:
@@ -84,38 +89,30 @@ class PixelDecoderAttention(HFAttention):
         spatial_shapes_list: list[tuple[int, int]] | None = None,
         level_start_index: Tensor | None = None,
         output_attentions: bool = False,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None]:
         """Attend as HF's module does; arguments and results are HF's.
 
         Returns:
-            The output (B, Q, C) and the attention weights (B, Q, M, L, P).
+            The output (B, Q, C) and, if they are asked for, the attention weights
+            (B, Q, M, L, P).
         """
         assert encoder_hidden_states is not None
-        assert reference_points is not None
         assert spatial_shapes_list is not None
         if position_embeddings is not None:
             hidden_states = hidden_states + position_embeddings
-        batch, queries, _ = hidden_states.shape
-        heads, levels, points = self.n_heads, self.n_levels, self.n_points
+        points = (*hidden_states.shape[:2], self.n_heads, self.n_levels, self.n_points)
         value = self.value_proj(encoder_hidden_states)
-        if attention_mask is not None:
-            value = value.masked_fill(attention_mask[..., None], 0.0)
-        value = value.view(batch, value.shape[1], heads, self.d_model // heads)
-        # float() before the division: locations stay float32 under autocast.
-        offsets = self.sampling_offsets(hidden_states).float()
-        offsets = offsets.view(batch, queries, heads, levels, points, 2)
-        weights = self.attention_weights(hidden_states)
-        weights = weights.view(batch, queries, heads, -1).softmax(-1)
-        weights = weights.view(batch, queries, heads, levels, points)
-        sizes = reference_points.new_tensor(
-            [(width, height) for height, width in spatial_shapes_list],
-            dtype=torch.float32,
+        logits = self.attention_weights(hidden_states)
+        attended = ms_deform_attn_fused(
+            value.unflatten(2, (self.n_heads, -1)),
+            spatial_shapes_list,
+            spatial_shapes_list,
+            self.sampling_offsets(hidden_states).view(*points, 2),
+            logits.view(points),
         )
-        locations = (
-            reference_points[:, :, None, :, None, :].float()
-            + offsets / sizes[None, None, None, :, None, :]
-        )
-        attended = ms_deform_attn(value, spatial_shapes_list, locations, weights)
+        weights = None
+        if output_attentions:
+            weights = logits.view(*points[:3], -1).softmax(-1).view(points)
         return self.output_proj(attended), weights
 
 

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention as HFAttention,
@@ -21,6 +22,7 @@ from transformers.utils import logging as hf_logging
 from geoseg.errors import ModelError
 from geoseg.models import build_mask2former, class_logits, query_logits
 from geoseg.models.segmenter import PixelDecoderAttention
+from geoseg.ops import LIBRARY, regular_reference_points
 
 
 def attentions(model: Mask2FormerForUniversalSegmentation) -> list[HFAttention]:
@@ -42,18 +44,79 @@ def test_pixel_decoder_attention_equals_hugging_faces() -> None:
     def draw(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=generator) * 2 - 0.5
 
-    mask = draw(2, size) > 1
-    for attention_mask in (None, mask):
-        arguments = {
-            "hidden_states": draw(2, size, 32),
-            "attention_mask": attention_mask,
-            "encoder_hidden_states": draw(2, size, 32),
-            "position_embeddings": draw(2, size, 32),
-            "reference_points": draw(2, size, 3, 2),
-            "spatial_shapes_list": shapes,
-        }
-        for found, wanted in zip(ours(**arguments), theirs(**arguments), strict=True):
-            torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    centres = regular_reference_points(shapes, torch.device("cpu"))
+    arguments = {
+        "hidden_states": draw(2, size, 32),
+        "attention_mask": torch.zeros(2, size, dtype=torch.bool),
+        "encoder_hidden_states": draw(2, size, 32),
+        "position_embeddings": draw(2, size, 32),
+        "reference_points": centres[None, :, None].expand(2, -1, 3, -1),
+        "spatial_shapes_list": shapes,
+        "output_attentions": True,
+    }
+    for context in (torch.no_grad(), torch.enable_grad()):
+        with context:
+            found, wanted = ours(**arguments), theirs(**arguments)
+        for one, other in zip(found, wanted, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+    assert ours(**{**arguments, "output_attentions": False})[1] is None
+
+
+class Recorder(TorchDispatchMode):
+    """Takes down which of our operators run."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(
+        self,
+        func: Any,  # noqa: ANN401
+        types: Any,  # noqa: ANN401
+        args: Any = (),  # noqa: ANN401
+        kwargs: Any = None,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        if func.namespace == "geoseg":
+            self.seen.append(func._schema.name.removeprefix("geoseg::"))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.skipif(not LIBRARY.loaded, reason="native operators are absent")
+def test_all_attention_is_fused_when_gradients_are_off() -> None:
+    model = tiny_models.segmenter()
+    pixels = torch.randn(1, 3, 64, 80, generator=torch.Generator().manual_seed(0))
+    outputs = []
+    for context, name in (
+        (torch.no_grad(), "ms_deform_attn_fused"),
+        (torch.enable_grad(), "ms_deform_attn"),
+    ):
+        with context, Recorder() as recorder:
+            outputs.append(model(pixel_values=pixels))
+        # The pixel decoder's one layer; four blocks, of which the last extracts thrice.
+        assert len(recorder.seen) >= 1 + 4 + 2
+        assert set(recorder.seen) == {name}
+    for name in ("class_queries_logits", "masks_queries_logits"):
+        found, wanted = (output[name].detach() for output in outputs)
+        scale = max(1.0, float(wanted.abs().max()))
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5 * scale)
+
+
+def test_hugging_faces_pixel_decoder_pads_nothing() -> None:
+    # What lets our attention pass over masks and reference points.
+    model = Mask2FormerForUniversalSegmentation(tiny_models.segmenter().config)
+    seen: list[dict[str, Any]] = []
+    [attention] = attentions(model)
+    attention.register_forward_pre_hook(
+        lambda _module, _arguments, keywords: seen.append(keywords), with_kwargs=True
+    )
+    model(pixel_values=torch.randn(2, 3, 64, 80))
+    [keywords] = seen
+    assert not keywords["attention_mask"].any()
+    centres = regular_reference_points(
+        keywords["spatial_shapes_list"], torch.device("cpu")
+    )
+    for level in keywords["reference_points"].unbind(2):
+        torch.testing.assert_close(level, centres.expand(2, -1, -1))
 
 
 def test_swapping_changes_no_name_no_weight_and_no_result() -> None:

@@ -164,6 +164,37 @@ def test_a_graph_captures_and_replays_it() -> None:
     assert torch.equal(fused, again)
 
 
+@pytest.mark.parametrize("deterministic_too", [False, True])
+def test_a_graph_captures_and_replays_gradients(deterministic_too: bool) -> None:
+    value, places, weights = draw()
+    sides = [side for shape in PYRAMID for side in shape]
+    grad = torch.randn(2, 542, 96, device="cuda")
+    arguments = (grad, value, sides, places, weights, deterministic_too)
+    call = torch.ops.geoseg.ms_deform_attn_backward
+    call(*arguments)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = call(*arguments)
+    value.normal_()
+    for _ in range(2):  # What is added up must be zeroed each time.
+        graph.replay()
+    for one, other in zip(found, call(*arguments), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="no CUDA device: a second")
+def test_runs_on_the_device_of_its_tensors() -> None:
+    inputs = draw()
+    wanted = outcome(inputs, PYRAMID)
+    elsewhere = [tensor.to("cuda:1").requires_grad_() for tensor in inputs]
+    found = ms_deform_attn(elsewhere[0], PYRAMID, elsewhere[1], elsewhere[2])
+    assert found.device == torch.device("cuda:1")
+    assert torch.cuda.current_device() == 0
+    assert torch.equal(found.to("cuda:0"), wanted[0])
+    torch.autograd.grad(found.sum(), elsewhere)
+    torch.cuda.synchronize(1)
+
+
 @pytest.mark.usefixtures("deterministic")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_deterministic_gradients_are_the_same_bits(dtype: torch.dtype) -> None:

@@ -109,9 +109,13 @@ def test_equals_the_reference_at_the_models_shapes(
     check_all(emulator, shapes, draw(shapes, dtype, dim=dim, points=4, queries=31))
 
 
-@pytest.mark.parametrize("dim", [33, 32, 64, 128])
-def test_vectors_of_atomics_equal_the_reference(newer: Emulator, dim: int) -> None:
-    check_all(newer, PYRAMID, draw(PYRAMID, torch.float32, dim=dim, points=4))
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dim", [4, 32, 33, 128])
+def test_vectors_of_atomics_equal_the_reference(
+    newer: Emulator, dtype: torch.dtype, dim: int
+) -> None:
+    inputs = draw(PYRAMID, dtype, dim=dim, points=4, queries=17)
+    check_all(newer, PYRAMID, inputs)
 
 
 @pytest.mark.parametrize("dim", [8, 300])
@@ -122,25 +126,75 @@ def test_equals_the_reference_where_a_head_is_wider_than_a_warp(
     check_all(emulator, LEVELS, inputs)
 
 
-def test_no_queries_and_no_batch_give_nothing(emulator: Emulator) -> None:
-    check_all(emulator, LEVELS, draw(LEVELS, torch.float32, queries=0))
-    check_all(emulator, LEVELS, draw(LEVELS, torch.float32, batch=0))
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_points_exactly_on_cells_and_borders(
+    emulator: Emulator, dtype: torch.dtype
+) -> None:
+    # Powers of two, so that places are exact: cells -1, -0.5, 0, ... up to the width.
+    shapes = [(4, 8), (2, 1)]
+    value, locations, weights = draw(shapes, dtype, queries=19 * 11, points=1, dim=8)
+    x, y = torch.meshgrid(torch.arange(19) - 2, torch.arange(11) - 2, indexing="ij")
+    for level, (height, width) in enumerate(shapes):
+        locations[:, :, :, level, 0, 0] = (x.reshape(-1, 1) / 2 + 0.5) / width
+        locations[:, :, :, level, 0, 1] = (y.reshape(-1, 1) / 2 + 0.5) / height
+    check_all(emulator, shapes, (value, locations, weights))
 
 
-def test_the_order_of_lanes_changes_no_bit(emulator: Emulator) -> None:
+@pytest.mark.parametrize("empty", ["batch", "queries", "heads", "points", "dim"])
+def test_empty_tensors_give_zeros_or_nothing(emulator: Emulator, empty: str) -> None:
+    check_all(emulator, LEVELS, draw(LEVELS, torch.float32, **{empty: 0}))
+
+
+def test_a_batch_may_be_longer_than_a_grid(emulator: Emulator) -> None:
+    inputs = draw([(2, 1)], torch.float32, batch=65537, queries=1, heads=1, dim=1)
+    # Those of the blocks that run, of which the first two have two each.
+    items = torch.tensor([0, 1, 65534, 65535, 65536])
+    exact = [tensor[items].double().requires_grad_() for tensor in inputs]
+    expected = ms_deform_attn_reference(exact[0], [(2, 1)], exact[1], exact[2])
+    wanted = torch.autograd.grad(expected.sum(), exact)
+    found = emulator.forward(inputs[0], [(2, 1)], inputs[1], inputs[2])
+    assert_close(found[items], expected.detach(), 1e-5)
+    grad = torch.ones_like(found)
+    for deterministic in (False, True):
+        gradients = emulator.backward(
+            grad, inputs[0], [(2, 1)], *inputs[1:], deterministic=deterministic
+        )
+        for one, other in zip(gradients, wanted, strict=True):
+            assert_close(one[items], other.nan_to_num(0.0), 1e-4)
+
+
+@pytest.mark.parametrize("order", [1, 7], ids=["descending", "random"])
+def test_the_order_of_lanes_changes_no_bit(emulator: Emulator, order: int) -> None:
     shapes = PYRAMID
     value, places, weights = draw(shapes, torch.float32, dim=32, points=4)
     grad = torch.randn(2, 37, 96, generator=torch.Generator().manual_seed(1))
-    backwards = replace(emulator, descending=True)
+    otherwise = replace(emulator, order=order)
     one, other = (
         [
             each.forward(value, shapes, places, weights),
             *each.backward(grad, value, shapes, places, weights, deterministic=True),
         ]
-        for each in (emulator, backwards)
+        for each in (emulator, otherwise)
     )
     assert all(map(torch.equal, one, other))
-    check_all(backwards, shapes, (value, places, weights))
+    check_all(otherwise, shapes, (value, places, weights))
+
+
+@pytest.mark.parametrize(
+    ("dim", "points", "shapes"),
+    # Groups of 8 lanes, of 2, and of a whole warp; points for more than one turn.
+    [(32, 4, PYRAMID), (8, 2, LEVELS), (33, 13, LEVELS)],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_no_lane_reads_what_another_may_still_write(
+    emulator: Emulator, dtype: torch.dtype, dim: int, points: int, shapes: Shapes
+) -> None:
+    watched = replace(emulator, watch="races")
+    inputs = draw(shapes, dtype, dim=dim, points=points, queries=5)
+    check_all(watched, shapes, inputs)
+    grid = [(3, 2)]
+    value, offsets, logits = raw(dtype, shapes, grid, dim, narrow=False)
+    watched.fused(value, shapes, grid, offsets, logits)
 
 
 def test_a_point_out_of_reach_does_not_see_what_is_not_finite(

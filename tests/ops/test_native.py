@@ -72,8 +72,12 @@ def test_every_instruction_set_equals_the_reference(name: str) -> None:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
-            *("-m", "not slow", "-k", "any_head or not_finite or test_native_sizes"),
-            *(__file__, str(FOLDER / "test_native_sizes.py")),
+            *("-m", "not slow"),
+            *("-k", "any_head or not_finite or any_logits or test_native_sizes"),
+            *(
+                __file__,
+                *(str(FOLDER / f"test_native_{n}.py") for n in ("sizes", "fused")),
+            ),
         ],
         env={**os.environ, "GEOSEG_CPU": name},
         cwd=FOLDER.parents[1],

@@ -74,12 +74,8 @@ void advise_huge_pages(void* memory, int64_t bytes) {
 
 constexpr int64_t LONGEST_SIDE = int64_t(1) << 23;
 
-Sizes read_sizes(const Tensor& value, const std::vector<int64_t>& shapes, const Tensor& locations) {
-  // The Python front has checked shapes with better words; this guards memory.
-  STD_TORCH_CHECK(value.dim() == 4 && locations.dim() == 6, "value must be (B, S, M, D) and "
-                  "sampling_locations (B, Q, M, L, P, 2)");
-  const Sizes n{value.size(0), value.size(1), value.size(2), value.size(3),
-                locations.size(1), locations.size(3), locations.size(4)};
+// Cells of all levels.
+int64_t count_cells(const std::vector<int64_t>& shapes) {
   int64_t cells = 0;
   for (size_t i = 0; i + 1 < shapes.size(); i += 2) {
     const int64_t height = shapes[i], width = shapes[i + 1];
@@ -88,38 +84,52 @@ Sizes read_sizes(const Tensor& value, const std::vector<int64_t>& shapes, const 
     STD_TORCH_CHECK(height <= LONGEST_SIDE && width <= LONGEST_SIDE, "a level has a side of more than 2^23 cells");
     cells += height * width;
   }
-  STD_TORCH_CHECK(int64_t(shapes.size()) == 2 * n.levels && cells == n.cells,
+  return cells;
+}
+
+// Sizes of `value`, of points (locations or offsets) and of a number for each of these.
+Sizes read_sizes(const Tensor& value, const std::vector<int64_t>& shapes, const Tensor& points,
+                 const Tensor& weights) {
+  // The Python front has checked shapes with better words; this guards memory.
+  STD_TORCH_CHECK(value.dim() == 4 && points.dim() == 6, "value must be (B, S, M, D) and points (B, Q, M, L, P, 2)");
+  const Sizes n{value.size(0), value.size(1), value.size(2), value.size(3),
+                points.size(1), points.size(3), points.size(4)};
+  STD_TORCH_CHECK(int64_t(shapes.size()) == 2 * n.levels && count_cells(shapes) == n.cells,
                   "spatial_shapes do not add up to the cells of value");
-  STD_TORCH_CHECK(locations.size(0) == n.batch && locations.size(2) == n.heads && locations.size(5) == 2,
-                  "sampling_locations do not fit value");
+  STD_TORCH_CHECK(points.size(0) == n.batch && points.size(2) == n.heads && points.size(5) == 2,
+                  "points do not fit value");
+  STD_TORCH_CHECK(weights.numel() * 2 == points.numel(), "weights do not fit points");
   return n;
+}
+
+template <typename T>
+constexpr ScalarType real_type = sizeof(Real<T>) == 8 ? ScalarType::Double : ScalarType::Float;
+
+template <typename E>
+const E* data(const Tensor& tensor) {
+  return static_cast<const E*>(tensor.const_data_ptr());
 }
 
 template <typename T>
 struct Prepared {
   Tensor value, locations, weights;
   Inputs<T> inputs;
+  GivenPoints<T> points;
 
   Prepared(const Tensor& v, const std::vector<int64_t>& shapes, const Tensor& l, const Tensor& w)
       : value(torch::stable::contiguous(v)),
         locations(torch::stable::contiguous(l)),
-        weights(torch::stable::contiguous(w)) {
-    const Sizes n = read_sizes(v, shapes, l);
-    const ScalarType real = sizeof(Real<T>) == 8 ? ScalarType::Double : ScalarType::Float;
-    STD_TORCH_CHECK(l.scalar_type() == real && w.scalar_type() == real,
+        weights(torch::stable::contiguous(w)),
+        inputs{read_sizes(v, shapes, l, w), shapes.data(), data<T>(value)} {
+    STD_TORCH_CHECK(l.scalar_type() == real_type<T> && w.scalar_type() == real_type<T>,
                     "sampling_locations and attention_weights must be float32, or float64 for a float64 value");
-    STD_TORCH_CHECK(w.numel() * 2 == l.numel(), "attention_weights do not fit sampling_locations");
-    inputs = {n, shapes.data(), static_cast<const T*>(value.const_data_ptr()),
-              static_cast<const Real<T>*>(locations.const_data_ptr()),
-              static_cast<const Real<T>*>(weights.const_data_ptr())};
+    points = {data<Real<T>>(locations), data<Real<T>>(weights)};
   }
 };
 
-template <typename T>
-Tensor forward(const Tensor& value, const std::vector<int64_t>& shapes, const Tensor& locations,
-               const Tensor& weights) {
-  const Prepared<T> prepared(value, shapes, locations, weights);
-  const Sizes& n = prepared.inputs.sizes;
+template <typename T, typename Points>
+Tensor run_forward(const Tensor& value, const Inputs<T>& inputs, const Points& points, Forward<T, Points> kernel) {
+  const Sizes& n = inputs.sizes;
   Tensor output = torch::stable::new_empty(value, {n.batch, n.queries, n.heads * n.channels});
   if (output.numel() == 0) return output;
   T* to = static_cast<T*>(output.mutable_data_ptr());
@@ -129,9 +139,38 @@ Tensor forward(const Tensor& value, const std::vector<int64_t>& shapes, const Te
   const int64_t grain = std::max<int64_t>(1, 10000 / std::max<int64_t>(1, n.levels * n.points * n.channels));
   torch::stable::parallel_for(0, n.batch * n.heads * n.queries, grain, [&](int64_t begin, int64_t end) {
     const Scratch scratch(kernels.forward_bytes(n, begin, end));
-    kernels.forward(prepared.inputs, to, begin, end, scratch.begin());
+    kernel(inputs, points, to, begin, end, scratch.begin());
   });
   return output;
+}
+
+template <typename T>
+Tensor forward(const Tensor& value, const std::vector<int64_t>& shapes, const Tensor& locations,
+               const Tensor& weights) {
+  const Prepared<T> prepared(value, shapes, locations, weights);
+  return run_forward(value, prepared.inputs, prepared.points, choose_kernels<T>().forward);
+}
+
+template <typename T>
+Tensor fused(const Tensor& value_, const std::vector<int64_t>& shapes, const std::vector<int64_t>& grid,
+             Tensor offsets, Tensor logits) {
+  const Tensor value = torch::stable::contiguous(value_);
+  const Inputs<T> inputs{read_sizes(value, shapes, offsets, logits), shapes.data(), data<T>(value)};
+  STD_TORCH_CHECK(grid.size() % 2 == 0 && count_cells(grid) == inputs.sizes.queries,
+                  "query_shapes do not add up to the queries");
+  const ScalarType stored = value.scalar_type();
+  const bool narrow = offsets.scalar_type() == stored && logits.scalar_type() == stored;
+  const auto readable = [&](const Tensor& tensor) {
+    return torch::stable::contiguous(narrow ? tensor : torch::stable::to(tensor, real_type<T>));
+  };
+  offsets = readable(offsets);
+  logits = readable(logits);
+  if (narrow) {
+    const RawPoints<T> points{grid.data(), data<T>(offsets), data<T>(logits)};
+    return run_forward(value, inputs, points, choose_kernels<T>().fused_narrow);
+  }
+  const RawPoints<Real<T>> points{grid.data(), data<Real<T>>(offsets), data<Real<T>>(logits)};
+  return run_forward(value, inputs, points, choose_kernels<T>().fused);
 }
 
 template <typename T>
@@ -158,37 +197,42 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Ten
   if (n.channels == 0) return {grad_value, torch::stable::zero_(grad_locations), torch::stable::zero_(grad_weights)};
   torch::stable::parallel_for(0, n.batch * n.heads, 1, [&](int64_t begin, int64_t end) {
     const Scratch scratch(kernels.backward_bytes(n));
-    kernels.backward(prepared.inputs, gradients, begin, end, scratch.begin());
+    kernels.backward(prepared.inputs, prepared.points, gradients, begin, end, scratch.begin());
   });
   return {grad_value, grad_locations, grad_weights};
 }
 
-Tensor ms_deform_attn(Tensor value, std::vector<int64_t> shapes, Tensor locations, Tensor weights) {
+// Calls `run` with a number of the type that is stored.
+template <typename Run>
+auto with_type(const Tensor& value, const Run& run) {
   switch (value.scalar_type()) {
     case ScalarType::Float:
-      return forward<float>(value, shapes, locations, weights);
+      return run(float());
     case ScalarType::Double:
-      return forward<double>(value, shapes, locations, weights);
+      return run(double());
     case ScalarType::BFloat16:
-      return forward<BFloat16>(value, shapes, locations, weights);
+      return run(BFloat16());
     default:
       STD_TORCH_CHECK(false, "value must be float32, float64 or bfloat16 on the CPU");
   }
+}
+
+Tensor ms_deform_attn(Tensor value, std::vector<int64_t> shapes, Tensor locations, Tensor weights) {
+  return with_type(value, [&](auto type) { return forward<decltype(type)>(value, shapes, locations, weights); });
+}
+
+Tensor ms_deform_attn_fused(Tensor value, std::vector<int64_t> shapes, std::vector<int64_t> query_shapes,
+                            Tensor offsets, Tensor logits) {
+  return with_type(value,
+                   [&](auto type) { return fused<decltype(type)>(value, shapes, query_shapes, offsets, logits); });
 }
 
 std::tuple<Tensor, Tensor, Tensor> ms_deform_attn_backward(Tensor grad_output, Tensor value,
                                                            std::vector<int64_t> shapes, Tensor locations,
                                                            Tensor weights, bool /*deterministic: always*/) {
-  switch (value.scalar_type()) {
-    case ScalarType::Float:
-      return backward<float>(grad_output, value, shapes, locations, weights);
-    case ScalarType::Double:
-      return backward<double>(grad_output, value, shapes, locations, weights);
-    case ScalarType::BFloat16:
-      return backward<BFloat16>(grad_output, value, shapes, locations, weights);
-    default:
-      STD_TORCH_CHECK(false, "value must be float32, float64 or bfloat16 on the CPU");
-  }
+  return with_type(value, [&](auto type) {
+    return backward<decltype(type)>(grad_output, value, shapes, locations, weights);
+  });
 }
 
 }  // namespace
@@ -196,5 +240,6 @@ std::tuple<Tensor, Tensor, Tensor> ms_deform_attn_backward(Tensor grad_output, T
 
 STABLE_TORCH_LIBRARY_IMPL(geoseg, CPU, library) {
   library.impl("ms_deform_attn", TORCH_BOX(&geoseg::cpu::ms_deform_attn));
+  library.impl("ms_deform_attn_fused", TORCH_BOX(&geoseg::cpu::ms_deform_attn_fused));
   library.impl("ms_deform_attn_backward", TORCH_BOX(&geoseg::cpu::ms_deform_attn_backward));
 }

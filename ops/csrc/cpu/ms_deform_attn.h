@@ -30,8 +30,23 @@ struct Inputs {
   Sizes sizes;
   const int64_t* shapes;  // (L, 2): height, width
   const T* value;
-  const Real<T>* locations;
-  const Real<T>* weights;
+};
+
+// Points as they are given.
+template <typename T>
+struct GivenPoints {
+  const Real<T>* locations;  // (B, Q, M, L, P, 2)
+  const Real<T>* weights;    // (B, Q, M, L, P)
+};
+
+// Points from raw projections (the fused operator): offsets in cells of the level sampled,
+// from the place of the query's own cell, and weights before the softmax. `Stored` is T, or
+// what is computed in.
+template <typename Stored>
+struct RawPoints {
+  const int64_t* grid;  // (levels of queries, 2): height, width
+  const Stored* offsets;
+  const Stored* logits;
 };
 
 template <typename T>
@@ -45,14 +60,19 @@ struct Gradients {
 // Scratch memory begins on a cache line.
 constexpr int64_t CACHE_LINE = 64;
 
+// Rows [begin, end) of B * M * Q, head after head; writes theirs of the output.
+template <typename T, typename Points>
+using Forward = void (*)(const Inputs<T>&, const Points&, T* output, int64_t begin, int64_t end, void* scratch);
+
 template <typename T>
 struct Kernels {
-  // Rows [begin, end) of B * M * Q, head after head; writes theirs of the output.
-  void (*forward)(const Inputs<T>&, T* output, int64_t begin, int64_t end, void* scratch);
+  Forward<T, GivenPoints<T>> forward;
+  Forward<T, RawPoints<Real<T>>> fused;
+  Forward<T, RawPoints<T>> fused_narrow;  // projections in the value's dtype
   int64_t (*forward_bytes)(const Sizes&, int64_t begin, int64_t end);  // of scratch
   // Heads [begin, end) of B * M. A head's gradients are summed by one thread, in the order
   // of queries: the same bits for any number of threads, and no atomics.
-  void (*backward)(const Inputs<T>&, const Gradients<T>&, int64_t begin, int64_t end, void* scratch);
+  void (*backward)(const Inputs<T>&, const GivenPoints<T>&, const Gradients<T>&, int64_t begin, int64_t end, void* scratch);
   int64_t (*backward_bytes)(const Sizes&);
 };
 

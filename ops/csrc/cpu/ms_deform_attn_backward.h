@@ -64,14 +64,13 @@ inline void write_point_gradients(const Block<Real<T>, Index>& block, Real<T>* c
 }
 
 template <typename T, typename Index>
-inline void backward_head(const Inputs<T>& in, const Gradients<T>& grad, int64_t b, int64_t m,
+inline void backward_head(const Sizes& n, const GivenPoints<T>& points, const Gradients<T>& grad, int64_t b, int64_t m,
                           const Block<Real<T>, Index>& block, const Table<T>& table,
                           const HeadGradients<T>& own) {
-  const Sizes& n = in.sizes;
   for (int64_t q = 0; q < n.queries; q += block.queries) {
     const int64_t count = q + block.queries < n.queries ? block.queries : n.queries - q;
-    read_points(in, b, q, m, count, block);
-    decode(block, count * block.points);
+    read_points(n, points, b, q, m, count, block);
+    decode<false>(block, count * block.points);
     for (int64_t query = 0; query < count; query++) {
       const T* row = grad.output + output_index(n, b, q + query, m);
       for (int64_t c = 0; c < n.channels; c++) own.output[c] = load_one(row + c);
@@ -100,7 +99,8 @@ inline void unpack(const Sizes& n, int64_t b, int64_t m, const Real<T>* rows, T*
 }
 
 template <typename T, typename Index>
-inline void backward_heads(const Inputs<T>& in, const Gradients<T>& grad, int64_t begin, int64_t end, void* memory) {
+inline void backward_heads(const Inputs<T>& in, const GivenPoints<T>& points, const Gradients<T>& grad, int64_t begin,
+                           int64_t end, void* memory) {
   using R = Real<T>;
   const Sizes& n = in.sizes;
   const int64_t size = (n.cells + 1) * n.channels;
@@ -116,17 +116,18 @@ inline void backward_heads(const Inputs<T>& in, const Gradients<T>& grad, int64_
     const int64_t b = head / n.heads, m = head % n.heads;
     pack(in, b, m, rows);
     std::memset(own.rows, 0, size * sizeof(R));
-    backward_head(in, grad, b, m, block, table, own);
+    backward_head(n, points, grad, b, m, block, table, own);
     unpack(n, b, m, own.rows, grad.value);
   }
 }
 
 template <typename T>
-void backward(const Inputs<T>& in, const Gradients<T>& grad, int64_t begin, int64_t end, void* memory) {
+void backward(const Inputs<T>& in, const GivenPoints<T>& points, const Gradients<T>& grad, int64_t begin, int64_t end,
+              void* memory) {
   if (is_small(in.sizes))
-    backward_heads<T, NaturalIndex<Real<T>>>(in, grad, begin, end, memory);
+    backward_heads<T, NaturalIndex<Real<T>>>(in, points, grad, begin, end, memory);
   else
-    backward_heads<T, int64_t>(in, grad, begin, end, memory);
+    backward_heads<T, int64_t>(in, points, grad, begin, end, memory);
 }
 
 template <typename T>

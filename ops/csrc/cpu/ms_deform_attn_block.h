@@ -98,13 +98,20 @@ struct Block {
   }
 };
 
+// Whether x and y of a block are in cells from the centre of the level's first one, or 0..1
+// of the level.
+template <typename Points>
+constexpr bool in_cells = true;
+template <typename T>
+constexpr bool in_cells<GivenPoints<T>> = false;
+
 // Takes the locations and weights of `count` queries from `q` on.
 template <typename T, typename Index>
-inline void read_points(const Inputs<T>& in, int64_t b, int64_t q, int64_t m, int64_t count,
+inline void read_points(const Sizes& n, const GivenPoints<T>& given, int64_t b, int64_t q, int64_t m, int64_t count,
                         const Block<Real<T>, Index>& block) {
-  const int64_t points = block.points, between = in.sizes.heads * points;
-  const Real<T>* weights = in.weights + point_index(in.sizes, b, q, m);
-  const Real<T>* locations = in.locations + 2 * point_index(in.sizes, b, q, m);
+  const int64_t points = block.points, between = n.heads * points;
+  const Real<T>* weights = given.weights + point_index(n, b, q, m);
+  const Real<T>* locations = given.locations + 2 * point_index(n, b, q, m);
   Real<T> *__restrict x = block.x, *__restrict y = block.y, *__restrict attention = block.attention;
   for (int64_t query = 0; query < count; query++) {
     // The next ones of this head lie behind those of all others.
@@ -150,15 +157,16 @@ struct Decoding<float, int64_t> {
 };
 
 // Decodes the first `count` points, and what follows them up to a whole vector.
-template <typename R, typename Index>
+template <bool in_cells, typename R, typename Index>
 inline void decode(const Block<R, Index>& block, int64_t count) {
   using D = Decoding<R, Index>;
   using Math = typename D::Math;
   for (int64_t i = 0; i < count; i += D::lanes) {
     const auto width = D::read(block.width + i), height = D::read(block.height + i);
     const auto attention = D::read(block.attention + i);
-    const Neighbours<Math> x = find_neighbours<Math>(D::read(block.x + i) * width - 0.5f, width);
-    const Neighbours<Math> y = find_neighbours<Math>(D::read(block.y + i) * height - 0.5f, height);
+    const auto at_x = D::read(block.x + i), at_y = D::read(block.y + i);
+    const Neighbours<Math> x = find_neighbours<Math>(in_cells ? at_x : at_x * width - 0.5f, width);
+    const Neighbours<Math> y = find_neighbours<Math>(in_cells ? at_y : at_y * height - 0.5f, height);
     const auto across = D::read(block.across + i), first = D::read(block.start + i) + y.low * across + x.low;
     const auto upper = attention * (1.0f - y.share), lower = attention * y.share;
     const auto left = 1.0f - x.share;

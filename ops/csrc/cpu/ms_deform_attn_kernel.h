@@ -13,6 +13,8 @@ namespace {
 
 #include "ms_deform_attn_block.h"
 
+#include "ms_deform_attn_fused.h"
+
 // Whether cells, and the row of zeros behind them, can be counted in 32 bits.
 inline bool is_small(const Sizes& n) { return n.cells < (int64_t(1) << 31) - 1; }
 
@@ -76,14 +78,13 @@ inline void gather_head(const Table<T>& table, const Block<Real<T>, Index>& bloc
 }
 
 // The output of the queries [begin, end) of one head.
-template <bool copied, typename T, typename Index>
-inline void forward_head(const Inputs<T>& in, int64_t b, int64_t m, int64_t begin, int64_t end,
+template <bool copied, typename T, typename Points, typename Index>
+inline void forward_head(const Sizes& n, const Points& points, int64_t b, int64_t m, int64_t begin, int64_t end,
                          const Block<Real<T>, Index>& block, const Table<T>& table, T* output) {
-  const Sizes& n = in.sizes;
   for (int64_t q = begin; q < end; q += block.queries) {
     const int64_t count = q + block.queries < end ? block.queries : end - q;
-    read_points(in, b, q, m, count, block);
-    decode(block, count * block.points);
+    read_points(n, points, b, q, m, count, block);
+    decode<in_cells<Points>>(block, count * block.points);
     for (int64_t i = 0; i < count; i++)
       gather_head<copied>(table, block, i * block.points, (i + 1) * block.points, n.channels,
                           output + output_index(n, b, q + i, m));
@@ -96,8 +97,8 @@ inline bool copies(const Sizes& n, int64_t begin, int64_t end) {
   return is_small(n) && (end - begin) * n.levels * n.points * 4 >= heads * n.cells;
 }
 
-template <bool copied, typename T, typename Index>
-inline void forward_rows(const Inputs<T>& in, T* output, int64_t begin, int64_t end, void* memory) {
+template <bool copied, typename Index, typename T, typename Points>
+inline void forward_rows(const Inputs<T>& in, const Points& points, T* output, int64_t begin, int64_t end, void* memory) {
   const Sizes& n = in.sizes;
   Arena arena(memory);
   T* rows = copied ? arena.take<T>((n.cells + 1) * n.channels) : nullptr;
@@ -107,19 +108,19 @@ inline void forward_rows(const Inputs<T>& in, T* output, int64_t begin, int64_t 
     const int64_t stop = end - begin < n.queries - q ? q + end - begin : n.queries;
     if (copied) pack(in, b, m, rows);
     const Table<T> own{rows, n.channels}, shared{in.value + value_index(n, b, 0, m), n.heads * n.channels};
-    forward_head<copied>(in, b, m, q, stop, block, copied ? own : shared, output);
+    forward_head<copied>(n, points, b, m, q, stop, block, copied ? own : shared, output);
     begin += stop - q;
   }
 }
 
-template <typename T>
-void forward(const Inputs<T>& in, T* output, int64_t begin, int64_t end, void* memory) {
+template <typename T, typename Points>
+void forward(const Inputs<T>& in, const Points& points, T* output, int64_t begin, int64_t end, void* memory) {
   if (copies(in.sizes, begin, end))
-    forward_rows<true, T, NaturalIndex<Real<T>>>(in, output, begin, end, memory);
+    forward_rows<true, NaturalIndex<Real<T>>>(in, points, output, begin, end, memory);
   else if (is_small(in.sizes))
-    forward_rows<false, T, NaturalIndex<Real<T>>>(in, output, begin, end, memory);
+    forward_rows<false, NaturalIndex<Real<T>>>(in, points, output, begin, end, memory);
   else
-    forward_rows<false, T, int64_t>(in, output, begin, end, memory);
+    forward_rows<false, int64_t>(in, points, output, begin, end, memory);
 }
 
 template <typename T>
@@ -134,7 +135,8 @@ int64_t forward_bytes(const Sizes& n, int64_t begin, int64_t end) {
 
 template <typename T>
 Kernels<T> kernels() {
-  return {&forward<T>, &forward_bytes<T>, &backward<T>, &backward_bytes<T>};
+  return {&forward<T, GivenPoints<T>>, &forward<T, RawPoints<Real<T>>>, &forward<T, RawPoints<T>>,
+          &forward_bytes<T>, &backward<T>, &backward_bytes<T>};
 }
 template Kernels<float> kernels<float>();
 template Kernels<double> kernels<double>();

@@ -115,16 +115,16 @@ int forward_fused(const Shape& shape, const Levels& levels, const T* value, cons
 template <typename T>
 int backward(const Shape& shape, const Levels& levels, const T* value, const GivenPoints<T>& points,
              const Gradients<T>& gradients, void* stream) {
-  if (shape.batch * shape.heads * shape.channels == 0) return cudaSuccess;
+  if (shape.batch * shape.heads == 0) return cudaSuccess;
   const BackwardArguments<T> arguments{shape, levels, value, points, gradients, 0};
-  if (shape.queries > 0) {
+  if (shape.queries > 0) {  // Heads without channels have gradients of points: zeros.
     const cudaError_t error =
         shape.channels % backward_channels<T, true> != 0
             ? start_backward<false>(arguments, Any(), stream)
             : with_known<T>(shape, levels, [&](auto known) { return start_backward<true>(arguments, known, stream); });
     if (error != cudaSuccess) return error;
   }
-  return gradients.deterministic ? start_owner(arguments, stream) : cudaSuccess;
+  return gradients.deterministic && shape.channels > 0 ? start_owner(arguments, stream) : cudaSuccess;
 }
 
 // Instantiates the functions of ms_deform_attn.h for a dtype.

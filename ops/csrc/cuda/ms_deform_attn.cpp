@@ -23,6 +23,7 @@ using torch::stable::Tensor;
 
 constexpr int64_t LONGEST_SIDE = int64_t(1) << 23;
 constexpr int64_t MOST = int64_t(1) << 31;
+constexpr int64_t GRID = 65535;  // most blocks in y and z
 
 template <typename T>
 constexpr ScalarType real_type = sizeof(T) == 8 ? ScalarType::Double : ScalarType::Float;
@@ -57,7 +58,11 @@ Shape read_shape(const Tensor& value, const Levels& levels, const Tensor& places
                   "points and their weights do not fit value");
   STD_TORCH_CHECK(value.size(2) * value.size(3) * int64_t(sizeof(double)) < MOST,
                   "a cell of value has more than 2^28 channels");
-  STD_TORCH_CHECK(value.size(0) < MOST && places.size(4) * levels.count < MOST, "value or points are too many");
+  // One block of the deterministic backward takes 32 channels; a grid has 65535 in a row.
+  STD_TORCH_CHECK(value.size(3) <= 32 * GRID, "a head of value has more than ", 32 * GRID, " channels");
+  // Kernels go beyond by a step: a grid of batch items, a warp of points.
+  STD_TORCH_CHECK(value.size(0) < MOST - GRID && places.size(4) * levels.count < MOST - GRID,
+                  "value or points are too many");
   return {value.size(0), value.size(1), int(value.size(2)), int(value.size(3)), places.size(1), int(places.size(4))};
 }
 
@@ -87,6 +92,9 @@ E* mutable_data(Tensor& tensor) {
 }
 
 void* current_stream(const Tensor& value) {
+  // A torch that keeps it elsewhere would end the program here.
+  STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream != nullptr, "this torch does not say what its CUDA stream is; ",
+                  "install a torch for CUDA, or take the PyTorch reference: geoseg.ops.use_reference()");
   void* stream = nullptr;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(value.get_device_index(), &stream));
   return stream;

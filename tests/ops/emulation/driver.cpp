@@ -48,7 +48,7 @@ Request read_request() {
   Request request = {};
   Shape& shape = request.shape;
   text >> request.call >> shape.batch >> shape.cells >> shape.heads >> shape.channels;
-  text >> shape.queries >> shape.points >> request.deterministic >> emulation::descending >> request.narrow;
+  text >> shape.queries >> shape.points >> request.deterministic >> emulation::order >> request.narrow;
   request.levels = read_levels(text);
   request.grid = read_levels(text);
   check(bool(text), "request.txt is incomplete");
@@ -120,12 +120,12 @@ int run_backward(const Request& r, const Counts& n) {
   const Array<Real<T>> by_value(n.value), by_location(2 * n.points), by_weight(n.points);
   if (!r.deterministic) {
     std::memset(by_value.data, 0, by_value.bytes);
-    __asan_poison_memory_region(by_value.data, by_value.bytes);
+    emulation::reserve_for_atomics(by_value.data, by_value.bytes);
   }
   const Gradients<T> gradients{grad_output.data, by_value.data, by_location.data, by_weight.data, r.deterministic};
   const int error =
       backward<T>(r.shape, r.levels, value.data, {locations.data, weights.data}, gradients, nullptr);
-  __asan_unpoison_memory_region(by_value.data, by_value.bytes);
+  emulation::release_from_atomics();
   by_value.save("grad_value");
   by_location.save("grad_locations");
   by_weight.save("grad_weights");
@@ -144,6 +144,7 @@ int run(const Request& request) {
 }  // namespace
 
 int main(int, char** arguments) {
+  emulation::read_shared_memory(arguments[0]);
   folder = arguments[1];
   const Request request = read_request();
   const int error = run<GEOSEG_DTYPE>(request);

@@ -2,24 +2,30 @@
 // header beside this one compile with a C++ compiler and run on the CPU.
 //
 // Each CUDA thread is a fiber that runs until it meets the other lanes of its warp, in a
-// shuffle, a ballot or a barrier. Blocks run one after the other. Lanes run in ascending
-// or descending order, so that a missing barrier shows; a lane that leaves while others
-// wait for it, lanes that wait in different places, and plain access to memory that is
-// declared to be for atomics, end the program.
+// shuffle, a ballot or a barrier. Blocks run one after the other, each with shared memory
+// full of nonsense. Between two meetings lanes run in ascending, descending or random
+// order; compiled with -fsanitize=thread, the order does not matter: whatever two lanes do
+// to the same memory without a barrier between is reported. A lane that leaves while others
+// wait for it, lanes that wait in different places, plain access to memory that is declared
+// to be for atomics, and atomics elsewhere, end the program.
 #pragma once
 
 #include <math.h>
-#include <sanitizer/asan_interface.h>
-#include <sanitizer/common_interface_defs.h>
-#include <ucontext.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <functional>
-#include <memory>
+#include <numeric>
+#include <random>
+#include <string>
+#include <utility>
 #include <vector>
+
+#include "fibers.h"
 
 #define __global__
 #define __device__
@@ -51,24 +57,20 @@ enum cudaError_t {
   cudaSuccess = 0,
   cudaErrorInvalidValue = 1,
   cudaErrorInsufficientDriver = 35,
+  cudaErrorInvalidDeviceFunction = 98,
   cudaErrorNoKernelImageForDevice = 209,
   cudaErrorUnsupportedPtxVersion = 222,
 };
 inline const char* cudaGetErrorString(cudaError_t) { return "an error of CUDA's own"; }
 using cudaStream_t = struct CUstream_st*;
 
+extern "C" char __executable_start;
+
 namespace emulation {
 
 constexpr int warp_size = 32;
 
-struct Fiber {
-  static constexpr size_t stack_size = 1 << 18;
-  ucontext_t context;
-  std::unique_ptr<char[]> stack{new char[stack_size]};
-  void* fake_stack = nullptr;  // what the address sanitizer keeps of it
-  bool done;
-  unsigned meetings;  // of the warp, that this lane has come to
-};
+enum Kind { barrier, shuffle, ballot };
 
 // What the lanes of a warp bring to a meeting. Two, used in turn: a lane may come to the
 // next one before the last lane has left this one, but not to the one after that.
@@ -77,16 +79,19 @@ struct Meeting {
   int kind[warp_size];
 };
 
-inline std::vector<Fiber> fibers;
 inline std::vector<Meeting> meetings;  // two for each warp
 inline std::function<void()> kernel;
-inline ucontext_t scheduler;
-inline void* scheduler_fake_stack = nullptr;
-inline const void* scheduler_stack = nullptr;
-inline size_t scheduler_stack_size = 0;
-inline int current = 0;
 inline bool progress = false;
-inline bool descending = false;
+// Lanes run in ascending order, with 1 in descending, with any other number at random.
+inline unsigned order = 0;
+inline std::minstd_rand random;
+// Where kernels must be started.
+inline cudaStream_t stream = nullptr;
+// What becomes of it.
+inline cudaError_t launch_error = cudaSuccess;
+// Where the variables are that threads of a block share.
+inline std::vector<std::pair<char*, size_t>> shared_memory;
+inline char *atomics_begin = nullptr, *atomics_end = nullptr;
 
 [[noreturn]] inline void fail(const char* what) {
   std::fprintf(stderr, "emulation: %s (block %u,%u,%u thread %d)\n", what, blockIdx.x, blockIdx.y, blockIdx.z,
@@ -94,60 +99,78 @@ inline bool descending = false;
   std::_Exit(70);
 }
 
-inline void leave(bool for_good) {
-  Fiber& fiber = fibers[current];
-  __sanitizer_start_switch_fiber(for_good ? nullptr : &fiber.fake_stack, scheduler_stack, scheduler_stack_size);
-  swapcontext(&fiber.context, &scheduler);
-  __sanitizer_finish_switch_fiber(fibers[current].fake_stack, &scheduler_stack, &scheduler_stack_size);
+// PROGRAM.shared lists these variables: distance from the program's start, and size.
+inline void read_shared_memory(const std::string& program) {
+  std::ifstream text(program + ".shared");
+  size_t distance, bytes;
+  while (text >> distance >> bytes) shared_memory.emplace_back(&__executable_start + distance, bytes);
+  if (shared_memory.empty()) fail("no list of shared memory");
 }
 
+// Sets memory apart, to be changed by atomics only; all atomics must go there.
+inline void reserve_for_atomics(void* memory, size_t bytes) {
+  atomics_begin = static_cast<char*>(memory);
+  atomics_end = atomics_begin + bytes;
+  forbid(memory, bytes);
+}
+
+inline void release_from_atomics() { allow(atomics_begin, size_t(atomics_end - atomics_begin)); }
+
 inline void run_fiber() {
-  __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_stack_size);
+  arrived(true);
   kernel();
-  fibers[current].done = progress = true;
+  {
+    const Unwatched unwatched;
+    fibers[current].done = progress = true;
+  }
   leave(true);
 }
 
-inline void enter(int thread) {
-  current = thread;
-  threadIdx.x = unsigned(thread);
-  Fiber& fiber = fibers[thread];
-  __sanitizer_start_switch_fiber(&scheduler_fake_stack, fiber.stack.get(), Fiber::stack_size);
-  swapcontext(&scheduler, &fiber.context);
-  __sanitizer_finish_switch_fiber(scheduler_fake_stack, nullptr, nullptr);
-}
-
-inline void run_block() {
-  const int count = int(fibers.size());
+inline void start_block() {
+  // As an index it is out of any bounds, as a number beyond all tolerances.
+  for (const auto& [place, bytes] : shared_memory) std::memset(place, 0x7f, bytes);
   for (Fiber& fiber : fibers) {
     fiber.done = false;
     fiber.meetings = 0;
+    begin(fiber);
     getcontext(&fiber.context);
     fiber.context.uc_stack = {fiber.stack.get(), 0, Fiber::stack_size};
     fiber.context.uc_link = &scheduler;
     makecontext(&fiber.context, run_fiber, 0);
   }
+}
+
+inline void run_block() {
+  start_block();
+  std::vector<int> turns(fibers.size());
+  std::iota(turns.begin(), turns.end(), 0);
+  if (order == 1) std::reverse(turns.begin(), turns.end());
   for (bool any = true; any;) {
     any = progress = false;
-    for (int i = 0; i < count; i++) {
-      const int thread = descending ? count - 1 - i : i;
+    if (order > 1) std::shuffle(turns.begin(), turns.end(), random);
+    for (const int thread : turns) {
       if (fibers[thread].done) continue;
       any = true;
-      enter(thread);
+      current = thread;
+      threadIdx.x = unsigned(thread);
+      enter(fibers[thread]);
     }
     if (any && !progress) fail("all threads wait");
   }
+  for (Fiber& fiber : fibers) finish(fiber);
 }
 
 // Brings a value to the warp's next meeting, waits for all lanes, and returns what they
 // brought. All 32 lanes must take part: the kernels never narrow a mask.
 inline const uint64_t* meet(unsigned mask, int kind, uint64_t value) {
+  const Unwatched unwatched;
   if (mask != 0xffffffffu) fail("a mask names less than the whole warp");
   const int first = current / warp_size * warp_size, lane = current - first;
   const unsigned turn = ++fibers[current].meetings;
   Meeting& meeting = meetings[current / warp_size * 2 + turn % 2];
   meeting.brought[lane] = value;
   meeting.kind[lane] = kind;
+  if (kind == barrier) hand_on(&meeting);  // Shuffles and ballots order no memory.
   progress = true;
   for (int other = 0; other < warp_size;) {
     const Fiber& fiber = fibers[first + other];
@@ -161,10 +184,9 @@ inline const uint64_t* meet(unsigned mask, int kind, uint64_t value) {
   }
   for (int other = 0; other < warp_size; other++)
     if (meeting.kind[other] != kind) fail("lanes of a warp wait in different places");
+  if (kind == barrier) take_over(&meeting);
   return meeting.brought;
 }
-
-enum Kind { barrier, shuffle, ballot };
 
 template <typename E>
 uint64_t to_bits(E value) {
@@ -181,9 +203,11 @@ E from_bits(uint64_t bits) {
   return value;
 }
 
-// Not instrumented: memory for atomics is poisoned for everything else.
+// Not instrumented: memory for atomics is forbidden to everything else.
 template <typename E>
-__attribute__((no_sanitize("address"), noinline)) void add(E* to, E value) {
+__attribute__((no_sanitize("address", "thread"), noinline)) void add(E* to, E value) {
+  const char* place = reinterpret_cast<const char*>(to);
+  if (place < atomics_begin || place + sizeof(E) > atomics_end) fail("an atomic outside the memory for atomics");
   *to = *to + value;
 }
 
@@ -240,8 +264,15 @@ struct cudaLaunchConfig_t {
 template <typename... Parameters, typename... Given>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...), Given&&... given) {
   const dim3 grid = config->gridDim, block = config->blockDim;
+  if (emulation::launch_error != cudaSuccess) return emulation::launch_error;
   if (!grid.x || grid.y - 1 >= 65535 || grid.z - 1 >= 65535) return cudaErrorInvalidValue;
   if (block.x % emulation::warp_size || block.y != 1 || block.z != 1) emulation::fail("blocks must be whole warps");
+  // Of a grid that is as long as may be, the two ends: all would take minutes.
+  const auto runs = [](unsigned index, unsigned count) {
+    return count < 65535 || index < 2 || index + 1 == count;
+  };
+  if (config->stream != emulation::stream) emulation::fail("not the current stream");
+  const emulation::Unwatched unwatched;
   emulation::kernel = [&] { kernel(given...); };
   emulation::fibers.resize(block.x);
   emulation::meetings.resize(block.x / emulation::warp_size * 2);
@@ -249,6 +280,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   blockDim = block;
   for (blockIdx.z = 0; blockIdx.z < grid.z; blockIdx.z++)
     for (blockIdx.y = 0; blockIdx.y < grid.y; blockIdx.y++)
-      for (blockIdx.x = 0; blockIdx.x < grid.x; blockIdx.x++) emulation::run_block();
+      for (blockIdx.x = 0; blockIdx.x < grid.x; blockIdx.x++)
+        if (runs(blockIdx.y, grid.y) && runs(blockIdx.z, grid.z)) emulation::run_block();
   return cudaSuccess;
 }
