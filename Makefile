@@ -68,12 +68,15 @@ cuda-report: $(INSTALLED) ## Print what nvcc made of the CUDA kernels, with gate
 mutants: $(INSTALLED) ## Break each contract on purpose; a test must notice
 	$(BIN)/python tests/mutants/run.py
 
+# RIVALS: a Python with the polygonizers that want 3.12, see bench_vectorize.py.
 bench: $(INSTALLED) ## Run the long proofs; figures go to benchmarks/results/
 	$(BIN)/python benchmarks/bench_memory.py --json benchmarks/results/memory.json
 	$(BIN)/python benchmarks/score_builtin.py --data $(SHARED_DATA)/dubai-mbrsc \
 		--zero-vit --json benchmarks/results/builtin.json
 	$(BIN)/python benchmarks/bench_ms_deform_attn.py \
 		--json benchmarks/results/ms_deform_attn.json
+	$(BIN)/python benchmarks/bench_vectorize.py --prototypes $(SHARED_DATA)/../prototypes \
+		$(if $(RIVALS),--rivals $(RIVALS)) --json benchmarks/results/vectorize.json
 	$(BIN)/python benchmarks/bench_models.py --data $(SHARED_DATA)/dubai-mbrsc \
 		--json benchmarks/results/models.json
 

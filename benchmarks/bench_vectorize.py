@@ -9,8 +9,8 @@ holds all of them, as rivals have to. `--rivals` is a Python of 3.12 or newer wi
 opencv-python-headless, contourrs, xarray-spatial and pyarrow; without it the rasters
 are made here, which takes opencv, and two rivals are missing. What the tools give on a
 corner is compared first; then they take turns, and medians of CPU seconds count. Two
-threads are measured by the clock, which means something only on an idle machine: the
-load before is recorded.
+threads are measured by the clock, and so is "ours-gpkg", which writes while it traces;
+that means something only on an idle machine: the load before is recorded.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ GOALS = (
     ("sketch", "ours-confidence", "cpu", 1.0),
     ("xarray-spatial", "ours", "cpu", None),
     ("ours-kept", "bands:2", "wall", 1.7),
+    ("geopandas-gpkg", "ours-gpkg", "wall", 18.0),
+    ("geopandas-gpkg", "ours-gpkg", "cpu", None),
     ("ours-simplified", "ours", "cpu", None),
 )
 
@@ -134,17 +136,21 @@ def start(
         ("ours-confidence", "ours-confidence"),
         ("bands:2", "bands:2"),
         ("rasterio", "rasterio"),
+        ("ours-gpkg", "ours-gpkg"),
+        ("geopandas-gpkg", "geopandas-gpkg"),
         ("sketch", f"sketch:{sketch}"),
     ]
     if kind != "noisy":  # two million polygons are too many for GEOS here
         own.append(("ours-simplified", "ours-simplified"))
-    workers = [Worker(name, sys.executable, tool, labels) for name, tool in own]
+    tools = [(name, sys.executable, tool) for name, tool in own]
     if arguments.rivals:
-        workers += [
-            Worker(name, arguments.rivals, name, labels)
-            for name in ("contourrs", "xarray-spatial")
-        ]
-    return workers
+        rivals = ("contourrs", "xarray-spatial")
+        tools += [(name, arguments.rivals, name) for name in rivals]
+    return [
+        Worker(name, python, tool, labels)
+        for name, python, tool in tools
+        if arguments.tools is None or name in arguments.tools
+    ]
 
 
 def measure(
@@ -159,7 +165,7 @@ def measure(
     workers = start(arguments, kind, labels, sketch)
     compare(workers, folder)
     load = os.getloadavg()[0]
-    slow = {"rasterio", "ours-simplified"}
+    slow = {"rasterio", "ours-simplified", "geopandas-gpkg"}
     for number in range(arguments.rounds):
         for worker in workers:
             # The slow ones spread less, and take nearly all of the time.
@@ -203,6 +209,7 @@ def main() -> None:
     parser.add_argument("--prototypes", required=True)
     parser.add_argument("--rivals", help="Python with the rivals")
     parser.add_argument("--kinds", nargs="+", default=["mid", "smooth", "noisy"])
+    parser.add_argument("--tools", nargs="+", help="only these; the default is all")
     parser.add_argument("--side", type=int, default=8000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--slow-rounds", type=int, default=2)

@@ -24,6 +24,8 @@ import numpy as np
 NODATA = 255
 CORNER = 600
 ROWS = 256
+CRS, TRANSFORM = "EPSG:32631", (0.5, 0.0, 500_000.0, 0.0, -0.5, 5_800_000.0)
+"""Of what is written: with numbers that pixels are found in again exactly."""
 Labels = Any
 Result = tuple[int, Iterator[tuple[int, bytes]]]
 """Number of polygons, and their classes and WKB; those cost extra, for `check` only."""
@@ -105,6 +107,77 @@ def ours_in_bands(labels: Labels, threads: int) -> Result:
     ):
         parts = list(executor.map(trace, range(threads)))
         return _of_batches(list(join_parts(parts, spill=Path(folder))))
+
+
+def ours_to_gpkg(labels: Labels, path: Path) -> Result:
+    """Trace by rows and write a GeoPackage, with areas, index and style."""
+    import pyproj
+    from affine import Affine
+
+    from geoseg.grid import Grid
+    from geoseg.io.vector import write_segments
+    from geoseg.types import ClassInfo
+    from geoseg.vectorize import trace_rows
+
+    transform = Affine(*TRANSFORM)
+    grid = Grid(*labels.shape, transform, pyproj.CRS(CRS).to_wkt())
+    classes = tuple(ClassInfo(i, f"class {i}", (i, i, i)) for i in range(1, 8))
+    rows = ((labels[i : i + ROWS], None) for i in range(0, len(labels), ROWS))
+    totals = write_segments(
+        path,
+        trace_rows(rows, labels.shape[1], transform=transform, spill=path.parent),
+        grid=grid,
+        classes=classes,
+        scene_id="scene",
+        provenance={},
+    )
+    return sum(total.polygons for total in totals.values()), _of_file(path, labels)
+
+
+def geopandas_to_gpkg(labels: Labels, path: Path) -> Result:
+    """Do what most people do, with fewer columns than ours and planar areas."""
+    import geopandas
+    import shapely
+    from affine import Affine
+    from rasterio.features import shapes
+
+    found = [
+        (int(value), shapely.geometry.shape(geometry))
+        for geometry, value in shapes(
+            labels, mask=labels != NODATA, transform=Affine(*TRANSFORM)
+        )
+    ]
+    frame = geopandas.GeoDataFrame(
+        {"class_id": [value for value, _ in found]},
+        geometry=[polygon for _, polygon in found],
+        crs=CRS,
+    )
+    frame["class_name"] = "class " + frame.class_id.astype(str)
+    frame["area_m2"] = frame.area
+    frame.to_file(path, layer="segments", engine="pyogrio")
+    return len(frame), _of_file(path, labels)
+
+
+def _of_file(path: Path, labels: Labels) -> Iterator[tuple[int, bytes]]:
+    """Return the polygons of a GeoPackage in pixels; of a corner only."""
+    if len(labels) > CORNER:
+        return iter(())
+    import geopandas
+    from affine import Affine
+
+    frame = geopandas.read_file(path, layer="segments")
+    pixels = frame.affine_transform((~Affine(*TRANSFORM)).to_shapely())
+    return iter(list(zip(frame.class_id, pixels.to_wkb(), strict=True)))
+
+
+def into_folder(tool: Callable[[Labels, Path], Result]) -> Tool:
+    """Give a tool a new file for each run."""
+
+    def run(labels: Labels) -> Result:
+        with tempfile.TemporaryDirectory() as folder:
+            return tool(labels, Path(folder) / "segments.gpkg")
+
+    return run
 
 
 def _of_batches(batches: list[Any]) -> Result:
@@ -205,6 +278,8 @@ def choose(name: str) -> Tool:
         "ours-kept": ours_kept,
         "ours-confidence": ours_with_confidence,
         "ours-simplified": ours_simplified,
+        "ours-gpkg": into_folder(ours_to_gpkg),
+        "geopandas-gpkg": into_folder(geopandas_to_gpkg),
         "rasterio": rasterio_shapely,
         "contourrs": contourrs,
         "xarray-spatial": xarray_spatial,

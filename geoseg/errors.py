@@ -32,6 +32,10 @@ class OutputError(UsageError):
     """The output folder cannot be used: it is a file, foreign, or not writable."""
 
 
+class FileOutputError(GeosegError, OSError):
+    """A file cannot be written whole: its disk is full or gone. Nothing is left."""
+
+
 class OutsideRootError(UsageError):
     """A scene lies outside the folder that scene ids are relative to."""
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from geoseg.errors import SceneError
+from geoseg.errors import FileOutputError, SceneError
+from geoseg.generalizing import Generalization, generalize
 from geoseg.graph import PartRecord, SceneJob, discard_parts, part_path
 from geoseg.grid import Grid
 from geoseg.identity import check_unchanged
@@ -36,7 +37,7 @@ class ClassSummary:
     polygons: int | None
     """Polygons of the class; None if none were asked for."""
     area_m2: float | None
-    """True ground area; None without a CRS or without polygons."""
+    """True ground area of polygons; None without a CRS or without polygons."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,8 @@ def finish_scene(job: SceneJob, records: Sequence[PartRecord]) -> SceneResult:
             assets["segments"] = SEGMENTS
         result = _result(job, records, summary)
         _write_item(job, out, grid, assets, result)
+    except FileOutputError as error:
+        raise SceneError(f"the outputs of {job.scene_id}: {error}") from error
     except OSError as error:
         raise SceneError(
             f"the outputs of {job.scene_id} cannot be written to {out}: {error}; free "
@@ -152,27 +155,44 @@ def _write_polygons(
         return tuple(
             ClassSummary(c.id, c.name, counts[c.id], None, None) for c in job.classes
         )
+    spill = Path(job.work)
+    parts = [part_path(job, band.index, "polygons.npz") for band in job.parts]
+    names = [c.name for c in job.classes if c.id in job.excluded]
     totals = write_segments(
         out / SEGMENTS,
-        join_parts(
-            [part_path(job, band.index, "polygons.npz") for band in job.parts],
-            spill=Path(job.work),
+        generalize(
+            join_parts(parts, spill=spill), job.generalization, job.scene.grid, spill
         ),
         grid=job.scene.grid,
-        classes=job.classes,
+        classes=[c for c in job.classes if c.id not in job.excluded],
         scene_id=job.scene_id,
-        provenance=dict(job.provenance),
+        provenance={
+            **dict(job.provenance),
+            **vector_settings(job.generalization, names),
+        },
     )
     return tuple(
         ClassSummary(
             c.id,
             c.name,
             counts[c.id],
-            totals[c.id].polygons if c.id in totals else 0,
-            totals[c.id].area_m2 if c.id in totals else 0.0,
+            totals[c.id].polygons if c.id in totals else None,
+            totals[c.id].area_m2 if c.id in totals else None,
         )
         for c in job.classes
     )
+
+
+def vector_settings(
+    generalization: Generalization, excluded: Iterable[str]
+) -> dict[str, str]:
+    """Return what a layer's metadata says of polygons that are not as traced."""
+    settings = {
+        "min_area_m2": f"{generalization.min_area:g}",
+        "simplify": f"{generalization.simplify:g}",
+        "excluded": ", ".join(excluded),
+    }
+    return {key: value for key, value in settings.items() if value not in ("0", "")}
 
 
 def _result(

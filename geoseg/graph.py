@@ -12,8 +12,8 @@ import logging
 import shutil
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from geoseg.blending import blend_rows, classify
 from geoseg.errors import BlendingError, SceneError
+from geoseg.generalizing import Generalization
 from geoseg.grid import Window
 from geoseg.identity import check_unchanged
 from geoseg.io.atomic import atomic_path
@@ -80,6 +81,10 @@ class SceneJob:
     """Write the confidence raster."""
     polygons: bool = True
     """Trace and write polygons."""
+    excluded: Set[int] = frozenset()
+    """Classes that get no polygons."""
+    generalization: Generalization = field(default_factory=Generalization)
+    """What is done to polygons once they are traced."""
     provenance: tuple[tuple[str, str], ...] = ()
     """Tags for the outputs."""
     stored_area: bool = False
@@ -350,6 +355,7 @@ def _write_part(
             band.output,
             region=job.grid.output,
             transform=job.scene.grid.transform,
+            excluded=job.excluded,
         )
         with atomic_path(part_path(job, band.index, "polygons.npz")) as path:
             traced.save(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from dataclasses import dataclass
 from typing import Literal
 
@@ -55,3 +56,9 @@ class ModelSpec:
     """Ground resolution the model was trained at, metres per pixel; None if unknown."""
     weights_sha256: str
     """Hash of weights and configuration, hexadecimal."""
+
+
+def distinct_color(index: int) -> tuple[int, int, int]:
+    """Return a colour that differs from its neighbours': hues by the golden ratio."""
+    red, green, blue = colorsys.hsv_to_rgb(index * 0.618034 % 1.0, 0.55, 0.9)
+    return round(red * 255), round(green * 255), round(blue * 255)

@@ -33,6 +33,7 @@ LAYERS = {
     "_processes": 4,
     "cluster": 4,
     "finish": 4,
+    "generalizing": 4,
     "stream": 4,
     "archive": 5,
     "training": 5,

@@ -21,6 +21,7 @@ from geoseg.cli.options import INTERRUPTED, verbosity_of
 from geoseg.cli.preview import preview
 from geoseg.cli.segment import segment
 from geoseg.cli.train import train
+from geoseg.cli.vectorize import vectorize
 from geoseg.errors import GeosegError, UsageError
 
 EPILOG = """\b
@@ -153,5 +154,5 @@ def main() -> None:
     """Segment GeoTIFFs into class masks and polygons."""
 
 
-for _command in (segment, preview, info, train):
+for _command in (segment, vectorize, preview, info, train):
     main.add_command(_command)

@@ -19,6 +19,7 @@ from geoseg.cli.options import (
     set_up_messages,
     verbosity_of,
 )
+from geoseg.cli.vectorize import polygon_options
 from geoseg.types import BlendSpace, BlendWindow, Dtype
 
 EXAMPLES = """\b
@@ -27,6 +28,7 @@ Examples:
   geoseg segment archive/ -o out --workers 4
   geoseg segment scene.tif -o out --aoi district.gpkg --overlap 160
   geoseg segment s2.tif -o out --model my-model --bands 4,3,2 --scale 10000
+  geoseg segment scene.tif -o out --min-area 25 --simplify 1 --exclude land
   geoseg segment archive/ -o out --scheduler tcp://host:8786
   geoseg segment -c mine.yaml --set cluster.threads=4
 
@@ -65,6 +67,7 @@ output_option = partial(click.option, cls=Option, section="Results")
     default=None,
     help="Write segments.gpkg.  [default: polygons]",
 )
+@polygon_options("  [default: 0]")
 @model_option(
     "--model",
     metavar="NAME|DIR|HUB_ID",

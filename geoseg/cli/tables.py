@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from rich import box
 from rich.console import Console
@@ -14,8 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from geoseg.cli.options import stderr
-from geoseg.finish import SceneResult
-from geoseg.pipelines.segment import RunReport
+
+if TYPE_CHECKING:
+    # Not at run time: these load PyTorch and more, and some commands need none of it.
+    from geoseg.finish import ClassSummary
+    from geoseg.pipelines.segment import RunReport
+    from geoseg.pipelines.vectorize import VectorizeResult
 
 Number = TypeVar("Number", int, float)
 
@@ -38,15 +42,14 @@ class ClassSum:
     """Ground area; None if that of a scene is unknown."""
 
 
-def sum_classes(results: Sequence[SceneResult]) -> dict[str, ClassSum]:
+def sum_classes(entries: Iterable[ClassSummary]) -> dict[str, ClassSum]:
     """Add up classes by name, in the order of the class table."""
     sums: dict[str, ClassSum] = {}
-    for result in results:
-        for entry in result.classes:
-            total = sums.setdefault(entry.name, ClassSum())
-            total.pixels += entry.pixels
-            total.polygons = _add(total.polygons, entry.polygons)
-            total.area_m2 = _add(total.area_m2, entry.area_m2)
+    for entry in entries:
+        total = sums.setdefault(entry.name, ClassSum())
+        total.pixels += entry.pixels
+        total.polygons = _add(total.polygons, entry.polygons)
+        total.area_m2 = _add(total.area_m2, entry.area_m2)
     return sums
 
 
@@ -59,9 +62,11 @@ def print_closing(report: RunReport, *, reused: int) -> None:
     """
     console = Console(highlight=False)
     if report.results:
-        console.print(_class_table(report.results))
         count = len(report.results)
         scenes = "1 scene" if count == 1 else f"{count} scenes"
+        title = report.results[0].scene_id if count == 1 else scenes
+        entries = [entry for scene in report.results for entry in scene.classes]
+        console.print(_class_table(title, entries))
         reuse = f", {reused} of them from an earlier call" if reused else ""
         folder = shlex.quote(str(report.out))
         _line(console, f"Results: {folder} ({scenes}{reuse})")
@@ -80,6 +85,17 @@ def print_failures(report: RunReport) -> None:
     for failure in report.failures:
         reason = " ".join(failure.reason.split())
         _line(console, f"  {failure.scene_id}: {reason}")
+
+
+def print_vectorized(result: VectorizeResult) -> None:
+    """Print area by class, where the polygons are, and how long it took."""
+    console = Console(highlight=False)
+    count = sum(entry.polygons or 0 for entry in result.classes)
+    if result.classes:
+        console.print(_class_table(result.path.name, result.classes))
+    polygons = "1 polygon" if count == 1 else f"{count:,} polygons"
+    file = shlex.quote(str(result.path))
+    _line(console, f"Result: {file} ({polygons}, {result.seconds:.1f} s)")
 
 
 def print_trained(folder: Path) -> None:
@@ -112,40 +128,46 @@ def _add(total: Number | None, value: Number | None) -> Number | None:
     return None if total is None or value is None else total + value
 
 
-def _class_table(results: Sequence[SceneResult]) -> Table:
-    sums = sum_classes(results)
-    whole = ClassSum()
-    for entry in sums.values():
-        whole.pixels += entry.pixels
-        whole.polygons = _add(whole.polygons, entry.polygons)
-        whole.area_m2 = _add(whole.area_m2, entry.area_m2)
+def _class_table(title: str, entries: Sequence[ClassSummary]) -> Table:
+    sums = sum_classes(entries)
+    whole = _whole(sums.values())
     factor, sign = area_unit(whole.area_m2 or 0.0)
-    one = len(results) == 1
-    title = results[0].scene_id if one else f"{len(results)} scenes"
     table = Table(
         title=Text(title), title_style="bold", box=box.SIMPLE, show_footer=len(sums) > 1
     )
     table.add_column("class", "all", overflow="fold")
     known = whole.area_m2 is not None
     header = f"area {sign}" if known else "pixels"
-    table.add_column(header, _size(whole, factor), justify="right")
+    total = _size(whole, factor) if known else f"{whole.pixels:,}"
+    table.add_column(header, total, justify="right")
     table.add_column("share", "", justify="right")
     table.add_column("polygons", _count(whole.polygons), justify="right")
     shown = {name: entry for name, entry in sums.items() if entry.pixels}
     for name, entry in (sums if len(sums) <= ALL_CLASSES else shown).items():
         # Scenes of several resolutions: then shares are of the ground, not of pixels.
         part, base = entry.area_m2, whole.area_m2
-        if part is None or base is None:
+        if base is None:
             part, base = entry.pixels, whole.pixels
-        share = f"{part / base:.1%}" if base else "-"
-        table.add_row(Text(name), _size(entry, factor), share, _count(entry.polygons))
+        share = "-" if part is None or not base else f"{part / base:.1%}"
+        size = _size(entry, factor) if known else f"{entry.pixels:,}"
+        table.add_row(Text(name), size, share, _count(entry.polygons))
     return table
 
 
+def _whole(sums: Iterable[ClassSum]) -> ClassSum:
+    """Add up classes; those without polygons have no area that could be added."""
+    whole = ClassSum()
+    listed = list(sums)
+    drawn = [entry for entry in listed if entry.polygons is not None] or listed
+    whole.pixels = sum(entry.pixels for entry in listed)
+    for entry in drawn:
+        whole.polygons = _add(whole.polygons, entry.polygons)
+        whole.area_m2 = _add(whole.area_m2, entry.area_m2)
+    return whole
+
+
 def _size(entry: ClassSum, factor: float) -> str:
-    if entry.area_m2 is None:
-        return f"{entry.pixels:,}"
-    return f"{entry.area_m2 / factor:,.2f}"
+    return "-" if entry.area_m2 is None else f"{entry.area_m2 / factor:,.2f}"
 
 
 def _count(polygons: int | None) -> str:

@@ -10,7 +10,12 @@ import pyproj
 import shapely
 
 from geoseg.grid import Grid
+from geoseg.io.density import AreaDensity
 from geoseg.io.projection import affine_points, on_points
+from geoseg.vectorize import PolygonBatch
+from geoseg.vectorize.moments import Moments
+
+Floats = npt.NDArray[np.float64]
 
 _EARTH_RADIUS = 6.37e6
 """Metres; good enough for error bounds."""
@@ -32,6 +37,7 @@ class GroundArea:
     def __init__(self, grid: Grid) -> None:
         """Choose a projection for the grid; one without a CRS measures nothing."""
         self._transformer: pyproj.Transformer | None = None
+        self._density: AreaDensity | None = None
         self._longest_edge = math.inf
         resolution = grid.ground_resolution()
         if grid.crs is None or resolution is None:
@@ -40,6 +46,8 @@ class GroundArea:
         self._longest_edge = (
             _longest_edge(resolution) / resolution * min(grid.pixel_size)
         )
+        self._density = AreaDensity(grid, self._transformer, resolution)
+        self._size = np.array([max(grid.width, 1), max(grid.height, 1)])
 
     @property
     def known(self) -> bool:
@@ -64,6 +72,29 @@ class GroundArea:
         with np.errstate(invalid="ignore"):  # Vertices outside the CRS are infinite.
             areas: npt.NDArray[np.float64] = np.asarray(shapely.area(flat), np.float64)
         return np.where(np.isfinite(areas), areas, np.nan)
+
+    def measure_batch(self, batch: PolygonBatch, moments: Moments) -> Floats:
+        """Measure polygons by their area in the plane, which is much faster.
+
+        Those that are too large for it are measured as `measure` does. Agrees with it
+        to 3e-5.
+
+        Args:
+            batch: The polygons, shape (n,).
+            moments: What they are in the plane.
+
+        Returns:
+            Square metres, shape (n,), as of `measure`.
+        """
+        if self._density is None:
+            return np.full(len(batch), np.nan)
+        sides = batch.bounds[:, 2:] - batch.bounds[:, :2]
+        extents = (sides / self._size).max(axis=1, initial=0)
+        areas = moments.area * self._density.at(moments.centroid, extents)
+        (large,) = np.nonzero(np.isnan(areas))
+        if len(large):
+            areas[large] = self.measure(batch.take(large).geometries())
+        return areas
 
 
 def _longest_edge(resolution: float) -> float:

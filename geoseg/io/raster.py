@@ -111,10 +111,12 @@ def open_scene(
     name = absolute(path)
     with open_dataset(name) as dataset, gdal_env(), scene_errors(name):
         if dataset.count == 0:
-            raise SceneError(_no_bands(dataset))
+            raise SceneError(no_bands(dataset))
         chosen = choose_bands(dataset, spec, bands)
         dtype, dn_of_one = choose_scale(dataset, spec, chosen, scale)
-        source = _native_grid(dataset)
+        source = native_grid(dataset)
+        if source.crs is None:
+            _warn_unlocated(dataset)
         grid = processed_grid(source, spec, resolution, name)
         area = area_of_interest(grid, aoi, bbox)
         alpha = alpha_band(dataset, chosen)
@@ -287,8 +289,12 @@ def _as_dtype(nodata: float | None, dtype: np.dtype[np.generic]) -> np.generic |
         return None
 
 
-def _native_grid(dataset: DatasetReader) -> Grid:
-    """Return the grid of the file; without a transform its CRS says nothing."""
+def native_grid(dataset: DatasetReader) -> Grid:
+    """Return the grid of a file; without a transform its CRS says nothing.
+
+    Raises:
+        SceneError: Its pixels have no size.
+    """
     transform, crs = dataset.transform, dataset.crs
     if not (math.isfinite(transform.determinant) and transform.determinant != 0):
         raise SceneError(
@@ -297,17 +303,34 @@ def _native_grid(dataset: DatasetReader) -> Grid:
         )
     located = bool(crs) and not transform.is_identity
     wkt = crs.to_wkt(version="WKT2_2019") if located else None
-    if wkt is None:
-        hint = "set both with gdal_translate -a_srs -a_ullr"
-        if dataset.gcps[0]:
-            hint = "it has ground control points: apply them with gdalwarp"
-        warnings.warn(
-            f"{dataset.name} has no CRS or no transform, so it runs at its own "
-            f"resolution and areas are in pixels; {hint}",
-            GeosegWarning,
-            stacklevel=4,
-        )
     return Grid(dataset.height, dataset.width, transform, wkt)
+
+
+def locating_hint(dataset: DatasetReader) -> str:
+    """Say how a raster gets the CRS and the transform that it lacks."""
+    if dataset.gcps[0]:
+        return "it has ground control points: apply them with gdalwarp"
+    return "set both with gdal_translate -a_srs -a_ullr"
+
+
+def no_bands(dataset: DatasetReader) -> str:
+    """Say what to do about a container without bands of its own."""
+    if dataset.subdatasets:
+        return (
+            f"{dataset.name} holds {len(dataset.subdatasets)} rasters and no band of "
+            "its own; write the one you mean to a file of its own, for example with "
+            f"gdal_translate {shlex.quote(dataset.subdatasets[0])} out.tif"
+        )
+    return f"{dataset.name} has 0 bands; give a raster with pixels"
+
+
+def _warn_unlocated(dataset: DatasetReader) -> None:
+    warnings.warn(
+        f"{dataset.name} has no CRS or no transform, so it runs at its own "
+        f"resolution and areas are in pixels; {locating_hint(dataset)}",
+        GeosegWarning,
+        stacklevel=4,
+    )
 
 
 def _factors(source: Grid, grid: Grid) -> tuple[float, float]:
@@ -327,14 +350,3 @@ def _acquired(dataset: DatasetReader) -> str | None:
     except ValueError:
         return None
     return time.replace(tzinfo=UTC).isoformat().replace("+00:00", "Z")
-
-
-def _no_bands(dataset: DatasetReader) -> str:
-    """Say what to do about a container without bands of its own."""
-    if dataset.subdatasets:
-        return (
-            f"{dataset.name} holds {len(dataset.subdatasets)} rasters and no band of "
-            "its own; write the one you mean to a file of its own, for example with "
-            f"gdal_translate {shlex.quote(dataset.subdatasets[0])} out.tif"
-        )
-    return f"{dataset.name} has 0 bands; give a raster with pixels"

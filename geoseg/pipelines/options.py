@@ -44,6 +44,9 @@ class SegmentOptions(TypedDict, total=False):
     overwrite: bool | None
     confidence: bool | None
     polygons: bool | None
+    exclude: Sequence[str | int] | None
+    min_area: float | None
+    simplify: float | None
 
 
 KEYS: Mapping[str, str] = {
@@ -68,6 +71,9 @@ KEYS: Mapping[str, str] = {
     "overwrite": "output.overwrite",
     "confidence": "output.confidence",
     "polygons": "output.polygons",
+    "exclude": "output.exclude",
+    "min_area": "output.min_area",
+    "simplify": "output.simplify",
 }
 """Key of `SegmentConfig` that each option sets."""
 

@@ -14,6 +14,7 @@ from geoseg.cluster import ClusterConfig, connect, plugin_name
 from geoseg.config import dump
 from geoseg.errors import ConfigError, OutsideRootError, TilingError, UsageError
 from geoseg.finish import SceneResult
+from geoseg.generalizing import Generalization
 from geoseg.graph import SceneJob
 from geoseg.inference import PredictorConfig, choose_device, default_batch_size
 from geoseg.io.raster import Scene
@@ -110,6 +111,28 @@ class OutputConfig:
     """Write `confidence.tif`."""
     polygons: bool = True
     """Write `segments.gpkg`."""
+    exclude: tuple[str | int, ...] = ()
+    """Ids or names of classes that get no polygons."""
+    min_area: float = 0.0
+    """Square metres that polygons must have; smaller ones become part of others."""
+    simplify: float = 0.0
+    """Tolerance of polygons' borders, CRS units."""
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            ConfigError: A number is out of range.
+        """
+        try:
+            _ = self.generalization
+        except UsageError as error:
+            raise ConfigError(f"output: {error}") from error
+
+    @property
+    def generalization(self) -> Generalization:
+        """What is done to polygons once they are traced."""
+        return Generalization(min_area=self.min_area, simplify=self.simplify)
 
 
 @dataclass(frozen=True, slots=True)

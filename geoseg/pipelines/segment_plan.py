@@ -19,6 +19,7 @@ from geoseg.identity import input_state
 from geoseg.inference import PredictorConfig
 from geoseg.io.raster import Scene, open_scene
 from geoseg.ops import LIBRARY
+from geoseg.pipelines.vectorize_classes import excluded_ids
 from geoseg.stream import SceneFailure
 from geoseg.tiling import TileGrid, count_tiles
 from geoseg.types import ModelSpec
@@ -56,6 +57,8 @@ class Plan:
         self.config, self._spec, self.model = config, spec, model
         self._directory, self._listener = directory, listener
         self._stride = stride
+        wanted = map(str, config.output.exclude)
+        self._excluded = frozenset(excluded_ids(spec.classes, wanted))
 
     def scenes(
         self, files: Sequence[SceneFile]
@@ -93,6 +96,9 @@ class Plan:
         # Before the scene is opened: what changes later is told from what was opened.
         state = input_state(file.path)
         scene = self._open(file)
+        if self.config.output.polygons:
+            # Not at the end: by then the model would have run for nothing.
+            self.config.output.generalization.check(scene.grid)
         weights = self._spec.weights_sha256
         key = scene_key(file.path, state, weights, self._settings(scene))
         result = self._directory.finished(file.scene_id, key)
@@ -121,6 +127,8 @@ class Plan:
             "area": scene.aoi and hashlib.sha256(scene.aoi).hexdigest(),
             "confidence": config.output.confidence,
             "polygons": config.output.polygons,
+            "exclude": sorted(self._excluded),
+            "generalization": [config.output.min_area, config.output.simplify],
             # C3 promises identical bytes only where these are equal.
             "arithmetic": [
                 self.model.device.split(":")[0],
@@ -162,6 +170,8 @@ class Plan:
             space=self.config.tiling.space,
             confidence=self.config.output.confidence,
             polygons=self.config.output.polygons,
+            excluded=self._excluded,
+            generalization=self.config.output.generalization,
             provenance=(
                 ("software", f"geoseg {__version__}"),
                 ("model", self._spec.name),
@@ -196,6 +206,7 @@ def check_options(
     Raises:
         UsageError: An option is wrong.
     """
+    excluded_ids(spec.classes, map(str, config.output.exclude))
     for file in files:
         try:
             with warnings.catch_warnings(action="ignore", category=GeosegWarning):

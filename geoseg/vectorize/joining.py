@@ -12,10 +12,8 @@ from geoseg.grid import Window
 from geoseg.vectorize.batch import PolygonBatch
 from geoseg.vectorize.merging import merge_batches
 from geoseg.vectorize.native import Join, library
-from geoseg.vectorize.parts import NativePart, SavedPart, TracedPart
+from geoseg.vectorize.parts import OpenPart, SavedPart, TracedPart
 from geoseg.vectorize.reference.joining import join_saved
-
-Part = NativePart | SavedPart
 
 
 def join_parts(
@@ -28,7 +26,7 @@ def join_parts(
 
     Args:
         parts: Parts that fill their region without overlap, or paths where they are
-            saved, in any order. Those in files are read when they are needed.
+            saved, in any order. Each is read once, when it is needed.
         spill: Folder for a temporary file, which holds what memory should not.
 
     Yields:
@@ -58,7 +56,7 @@ def join_parts(
     yield from merge_batches(closed, _join_rows(rows, spill))
 
 
-def _join_rows(rows: list[list[Part]], spill: Path) -> Iterator[PolygonBatch]:
+def _join_rows(rows: list[list[OpenPart]], spill: Path) -> Iterator[PolygonBatch]:
     """Give the polygons across seams."""
     native = library()
     assert native is not None, "the caller has looked"
@@ -68,10 +66,10 @@ def _join_rows(rows: list[list[Part]], spill: Path) -> Iterator[PolygonBatch]:
         yield from join.add_row([(part.window, part.tables()) for part in row])
 
 
-def _native(part: TracedPart | Path) -> Part:
+def _native(part: TracedPart | Path) -> OpenPart:
     if isinstance(part, Path):
         return SavedPart(part)
-    if isinstance(part, NativePart | SavedPart):
+    if isinstance(part, OpenPart):
         return part
     raise VectorizeError(
         "a part was traced without native operators; trace and join alike, with or "
@@ -79,7 +77,7 @@ def _native(part: TracedPart | Path) -> Part:
     )
 
 
-def _check_rows(rows: list[list[Part]]) -> None:
+def _check_rows(rows: list[list[OpenPart]]) -> None:
     """Check that parts fill one region, row by row.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,7 @@ _ARGUMENTS = {
     "geoseg_join_free": [Pointer],
     "geoseg_batch_view": [Pointer, Pointer],
     "geoseg_batch_free": [Pointer],
+    "geoseg_measure_polygons": [Pointer, Pointer, Int64, Pointer],
 }
 
 
@@ -161,7 +162,7 @@ class Tracer:
         seams: Whether the scene goes on at the top, bottom, left, right.
         transform: Grid corners (col, row) of the scene to CRS coordinates.
         nodata: Class without polygons.
-        excluded: More of them.
+        classes: What each value counts as, shape (256,); None: itself.
         has_confidence: Whether rows come with confidence.
         spill: Folder for what memory should not hold; None if it may hold all.
     """
@@ -174,7 +175,7 @@ class Tracer:
         seams: Sequence[bool] = (False, False, False, False),
         transform: Affine,
         nodata: int,
-        excluded: Set[int],
+        classes: Pixels | None,
         has_confidence: bool,
         spill: Path | None,
     ) -> None:
@@ -183,10 +184,8 @@ class Tracer:
         options.transform[:] = transform[:6]
         options.nodata = nodata
         options.has_confidence = has_confidence
-        options.has_excluded = bool(excluded)
-        options.classes[:] = [
-            nodata if value in excluded else value for value in range(256)
-        ]
+        options.has_excluded = classes is not None
+        options.classes[:] = range(256) if classes is None else classes.tolist()
         options.most_blocks = MOST_BYTES // _BLOCK_BYTES if spill else 2**62
         self._native = native
         self._spill = spill or Path()

@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -78,6 +78,19 @@ class TracedPart(Protocol):
 
     def save(self, path: Path) -> None:
         """Write the part to `path`, which is taken as it is."""
+        ...
+
+
+@runtime_checkable
+class OpenPart(TracedPart, Protocol):
+    """A part that the native join reads, wherever it is."""
+
+    def closed(self) -> Iterator[PolygonBatch]:
+        """Give the polygons that touch no seam, by their last pixel."""
+        ...
+
+    def tables(self) -> Tables:
+        """Return the pieces of the others; see `TABLES`."""
         ...
 
 

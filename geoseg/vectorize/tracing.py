@@ -32,6 +32,7 @@ def trace_rows(
     spill: Path,
     nodata: int = NODATA,
     excluded: Set[int] = frozenset(),
+    classes: Pixels | None = None,
     origin: tuple[int, int] = (0, 0),
 ) -> Iterator[PolygonBatch]:
     """Trace a whole raster as its rows are read.
@@ -49,6 +50,8 @@ def trace_rows(
         spill: Folder for a temporary file, which holds what memory should not.
         nodata: Class of pixels that get no polygon.
         excluded: More classes that get none; they count as nodata.
+        classes: Class that each value of the mask stands for, shape (256,), uint8;
+            None: the value itself. Nodata and excluded are classes, not values.
         origin: Row and column of the first pixel in the scene.
 
     Raises:
@@ -57,9 +60,10 @@ def trace_rows(
     """
     native = library()
     checked = _checked_rows(rows, width)
+    counted = _counted_as(classes, nodata, excluded)
     if native is None:
         yield from trace_rows_reference(
-            _without(checked, nodata, excluded),
+            _recoded(checked, counted),
             width,
             transform=transform,
             spill=spill,
@@ -75,7 +79,7 @@ def trace_rows(
                 Window(*origin, 0, width),
                 transform=transform,
                 nodata=nodata,
-                excluded=excluded,
+                classes=counted,
                 has_confidence=confidence is not None,
                 spill=spill,
             )
@@ -93,6 +97,7 @@ def trace_part(
     transform: Affine,
     nodata: int = NODATA,
     excluded: Set[int] = frozenset(),
+    classes: Pixels | None = None,
 ) -> TracedPart:
     """Trace one part of a class mask; parts may be traced in any order and process.
 
@@ -106,6 +111,8 @@ def trace_part(
         transform: Grid corners (col, row) of the scene to CRS coordinates (x, y).
         nodata: Class of pixels that get no polygon.
         excluded: More classes that get none; they count as nodata.
+        classes: Class that each value of the mask stands for, shape (256,), uint8;
+            None: the value itself. Nodata and excluded are classes, not values.
 
     Returns:
         The part, for `join_parts`: as it is, or saved (`save`) and by its path.
@@ -122,8 +129,9 @@ def trace_part(
             f"the part {window} reaches outside of the region {region}; clip it"
         )
     native = library()
+    counted = _counted_as(classes, nodata, excluded)
     if native is None:
-        [(mask, percents)] = _without([(class_mask, confidence)], nodata, excluded)
+        [(mask, percents)] = _recoded([(class_mask, confidence)], counted)
         return trace_part_reference(
             mask, percents, window, region=region, transform=transform, nodata=nodata
         )
@@ -133,7 +141,7 @@ def trace_part(
         seams=seams_of(window, region),
         transform=transform,
         nodata=nodata,
-        excluded=excluded,
+        classes=counted,
         has_confidence=confidence is not None,
         spill=None,  # a part is small
     )
@@ -180,11 +188,20 @@ def _checked_rows(
         yield mask, confidence
 
 
-def _without(
-    rows: Iterable[tuple[Pixels, Pixels | None]], nodata: int, excluded: Set[int]
+def _counted_as(
+    classes: Pixels | None, nodata: int, excluded: Set[int]
+) -> Pixels | None:
+    """Return what each value counts as, shape (256,); None if that is the value."""
+    if classes is None and not excluded:
+        return None
+    counted = np.arange(256, dtype=np.uint8) if classes is None else classes.copy()
+    counted[np.isin(counted, list(excluded))] = nodata
+    return counted
+
+
+def _recoded(
+    rows: Iterable[tuple[Pixels, Pixels | None]], counted: Pixels | None
 ) -> Iterator[tuple[Pixels, Pixels | None]]:
-    """Make excluded classes nodata."""
-    kept = np.arange(256, dtype=np.uint8)
-    kept[list(excluded)] = nodata
+    """Give each value the class that it counts as."""
     for mask, confidence in rows:
-        yield (kept[mask] if excluded else mask), confidence
+        yield (mask if counted is None else counted[mask]), confidence

@@ -9,7 +9,7 @@ import pytest
 from commands import scene_result
 from rasters import rgb_spec, write_raster
 
-from geoseg.cli import progress
+from geoseg.cli import display, progress
 from geoseg.cli.progress import (
     RunProgress,
     TrainingProgress,
@@ -32,7 +32,8 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
-        monkeypatch.setattr(progress, "monotonic", lambda: self.now)
+        for module in (display, progress):
+            monkeypatch.setattr(module, "monotonic", lambda: self.now)
 
 
 def opened(path: Path, model: float | None, asked: float | None = None) -> Scene:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 
@@ -39,6 +40,9 @@ FLAGS: list[tuple[str, str, object]] = [
     ("--overwrite", "output.overwrite", True),
     ("--no-confidence", "output.confidence", False),
     ("--no-polygons", "output.polygons", False),
+    ("--exclude road --exclude 3", "output.exclude", ("road", "3")),
+    ("--min-area 25", "output.min_area", 25.0),
+    ("--simplify 1.5", "output.simplify", 1.5),
     ("--set cluster.threads=5", "cluster.threads", 5),
 ]
 
@@ -142,6 +146,21 @@ def test_a_wrong_call_starts_nothing(
     assert message in result.stderr
     assert result.stderr.count("Error: ") == 1
     assert recorded.configs == []
+
+
+def test_an_excluded_class_has_no_area_and_the_others_have(
+    recorded: RecordedRun,
+) -> None:
+    result = scene_result("a", (300, 500, 700))
+    entries = list(result.classes)
+    entries[1] = replace(entries[1], polygons=None, area_m2=None)
+    recorded.results = (replace(result, classes=tuple(entries)),)
+    lines = geoseg("segment", "a.tif", "-o", "out").stdout.splitlines()
+    table = [line.split() for line in lines]
+    assert ["class", "1", "300.00", "30.0%", "2"] in table
+    assert ["class", "2", "-", "-", "-"] in table
+    assert ["class", "3", "700.00", "70.0%", "6"] in table
+    assert ["all", "1,000.00", "8"] in table
 
 
 def test_areas_are_summed_in_a_fitting_unit(recorded: RecordedRun) -> None:

@@ -6,14 +6,18 @@ import pyproj
 import pytest
 import shapely
 from affine import Affine
+from class_masks import blobs, trace_whole
 from pyproj.crs import BoundCRS
 from pyproj.crs.coordinate_operation import ToWGS84Transformation
 from rasters import NORTH_UP, ROTATED, UTM
 
 from geoseg.grid import Grid
 from geoseg.io.area import GroundArea
+from geoseg.vectorize import PolygonBatch, simplify
+from geoseg.vectorize.moments import polygon_moments
 
 SIZE = 1000
+SIDE = SIZE // 5
 CASES: dict[str, tuple[str, Affine]] = {
     "degrees at 60": ("EPSG:4326", Affine(5e-5, 0, 5, 0, -5e-5, 60)),
     "degrees over the date line": ("EPSG:4326", Affine(0.01, 0, 175, 0, -0.01, 60)),
@@ -79,6 +83,58 @@ def test_areas_are_those_of_the_ellipsoid(name: str) -> None:
     assert area.known
     want = [geodesic_area(shape, crs) for shape in shapes]
     np.testing.assert_allclose(area.measure(shapes), want, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_traced_polygons_have_the_same_areas_by_their_plane(name: str) -> None:
+    code, transform = CASES[name]
+    crs = pyproj.CRS.from_user_input(code)
+    mask = blobs(SIDE, 4, sigma=4)
+    mask[:50, 100:103] = 7  # A strip, and its surroundings with a hole.
+    grid = Grid(SIDE, SIDE, transform @ Affine.scale(5), crs.to_wkt())
+    batch = trace_whole(mask, None, grid.transform)
+    area, moments = GroundArea(grid), polygon_moments(batch.geometry)
+    found = area.measure_batch(batch, moments)
+    np.testing.assert_allclose(found, area.measure(batch.geometries()), rtol=3e-5)
+    largest = np.argsort(batch.pixels)[-3:]
+    want = [geodesic_area(shape, crs) for shape in batch.geometries()[largest]]
+    np.testing.assert_allclose(found[largest], want, rtol=1e-4)
+
+
+def test_simplified_polygons_have_the_areas_of_what_is_written() -> None:
+    code, transform = CASES["web mercator at 60"]
+    mask = blobs(SIDE, 4, sigma=2)
+    grid = Grid(SIDE, SIDE, transform, pyproj.CRS(code).to_wkt())
+    whole = trace_whole(mask, None, transform)
+    batch = PolygonBatch.concat(list(simplify([whole], 4)))
+    area = GroundArea(grid)
+    found = area.measure_batch(batch, polygon_moments(batch.geometry))
+    np.testing.assert_allclose(found, area.measure(batch.geometries()), rtol=3e-5)
+    before = area.measure_batch(whole, polygon_moments(whole.geometry))
+    assert (abs(found - before) > 0.01 * before).any()
+    assert found.sum() == pytest.approx(before.sum(), rel=1e-6)
+
+
+def test_few_polygons_need_the_slow_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow: list[int] = []
+    measure = GroundArea.measure
+
+    def counted(
+        self: GroundArea, polygons: npt.NDArray[np.object_]
+    ) -> npt.NDArray[np.float64]:
+        slow.append(len(polygons))
+        return measure(self, polygons)
+
+    monkeypatch.setattr(GroundArea, "measure", counted)
+    mask = blobs(SIDE, 4, sigma=2)
+    for name in ("UTM", "web mercator at 60", "UTM at 80, 60 m", "degrees at 60"):
+        code, transform = CASES[name]
+        crs = pyproj.CRS.from_user_input(code)
+        grid = Grid(SIDE, SIDE, transform @ Affine.scale(5), crs.to_wkt())
+        batch = trace_whole(mask, None, grid.transform)
+        GroundArea(grid).measure_batch(batch, polygon_moments(batch.geometry))
+        assert sum(slow) <= len(batch) // 20, name
+        slow.clear()
 
 
 def test_web_mercator_at_60_degrees_is_not_measured_in_the_plane() -> None:

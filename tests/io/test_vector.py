@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,12 @@ from affine import Affine
 from class_masks import trace_whole
 from rasters import CLASSES, GRIDS, NORTH_UP, UTM
 
+from geoseg.errors import FileOutputError
 from geoseg.grid import Grid
-from geoseg.io import vector
+from geoseg.io import segment_table, vector
+from geoseg.io.ogr import finish_geopackage
 from geoseg.io.vector import ClassTotal, write_segments
+from geoseg.types import ClassInfo
 from geoseg.vectorize import PolygonBatch
 
 IDS = np.array([info.id for info in CLASSES], np.uint8)
@@ -150,7 +153,7 @@ def test_batches_stream_and_rows_keep_their_order(
     grid = grid_of()
     batch = trace(class_mask(), grid)
     write(tmp_path / "one.gpkg", grid, batch)
-    monkeypatch.setattr(vector, "_ROWS", 7)
+    monkeypatch.setattr(segment_table, "_ROWS", 7)
     halves = [batch.take(part) for part in np.array_split(np.arange(len(batch)), 3)]
     totals = write(tmp_path / "three.gpkg", grid, *halves)
     one, three = (load(tmp_path / f"{name}.gpkg") for name in ("one", "three"))
@@ -190,6 +193,31 @@ def test_the_style_is_the_default_and_segments_the_first_layer(tmp_path: Path) -
     ]
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DROP TABLE rtree_segments_geom",
+        "DELETE FROM rtree_segments_geom WHERE id = 1",
+        "UPDATE gpkg_ogr_contents SET feature_count = NULL",
+    ],
+)
+def test_a_geopackage_that_gdal_could_not_finish_is_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    grid, path = grid_of(), tmp_path / "segments.gpkg"
+    finish = finish_geopackage
+
+    def damaged(temporary: Path, rows: int, classes: Sequence[ClassInfo]) -> None:
+        with closing(sqlite3.connect(temporary)) as connection, connection:
+            connection.execute(damage)
+        finish(temporary, rows, classes)
+
+    monkeypatch.setattr(vector, "finish_geopackage", damaged)
+    with pytest.raises(FileOutputError, match="could not finish the spatial index"):
+        write(path, grid, trace(class_mask(), grid))
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_error_of_the_batches_is_raised_as_it_was(tmp_path: Path) -> None:
     grid, path = grid_of(), tmp_path / "segments.gpkg"
     write(path, grid, trace(class_mask(), grid))
@@ -205,3 +233,13 @@ def test_an_error_of_the_batches_is_raised_as_it_was(tmp_path: Path) -> None:
         )
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("rest", ["-wal", "-shm", "-journal"])
+def test_what_an_older_geopackage_left_is_not_replayed(
+    tmp_path: Path, rest: str
+) -> None:
+    path = tmp_path / "segments.gpkg"
+    path.with_name(path.name + rest).write_bytes(b"of another file")
+    write(path, grid_of())
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from geoseg.vectorize import joining, native, tracing
+from geoseg.vectorize import banding, joining, native, tracing
 
 
 @pytest.fixture(scope="module", params=["native", "numpy"], autouse=True)
@@ -15,6 +15,6 @@ def tracer(request: pytest.FixtureRequest) -> Iterator[str]:
         pytest.skip("native operators are absent")
     with pytest.MonkeyPatch.context() as patch:
         if kind == "numpy":
-            for module in (tracing, joining):
+            for module in (tracing, joining, banding):
                 patch.setattr(module, "library", lambda: None)
         yield kind

@@ -10,6 +10,7 @@
 
 #include "batch.h"
 #include "join.h"
+#include "moments.h"
 #include "scan.h"
 #include "spill.h"
 #include "tracer.h"
@@ -135,3 +136,12 @@ GEOSEG_API void geoseg_batch_view(const Batch* batch, BatchView* view) {
 }
 
 GEOSEG_API void geoseg_batch_free(Batch* batch) { recycle(std::unique_ptr<Batch>(batch)); }
+
+// `offsets`, count + 1 of them, say where in `wkb` each polygon begins.
+GEOSEG_API int geoseg_measure_polygons(const uint8_t* wkb, const int32_t* offsets, int64_t count,
+                                       Moments* moments) {
+  return guarded([&] {
+    for (int64_t i = 0; i < count; i++)
+      moments[i] = measure_polygon(wkb + offsets[i], wkb + offsets[i + 1]);
+  });
+}

@@ -1,0 +1,359 @@
+"""The job `geoseg vectorize`: a class raster of any origin in, polygons out."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from geoseg import __version__
+from geoseg.errors import GeosegError, OutputError, SceneError, UsageError
+from geoseg.finish import ClassSummary, vector_settings
+from geoseg.generalizing import Generalization, generalize
+from geoseg.grid import Window
+from geoseg.io.class_raster import (
+    ClassRaster,
+    ClassReader,
+    check_same_grid,
+    count_values,
+    open_class_raster,
+)
+from geoseg.io.class_table import read_class_table
+from geoseg.io.vector import SUFFIXES, ClassTotal, write_segments
+from geoseg.pipelines.vectorize_classes import (
+    Coding,
+    classes_of_table,
+    classes_of_values,
+    excluded_ids,
+    unknown_values,
+    without,
+)
+from geoseg.vectorize import (
+    PolygonBatch,
+    default_threads,
+    trace_bands,
+)
+
+Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class VectorizeConfig:
+    """What is turned into polygons, and how."""
+
+    raster: str
+    """Class raster: a file, or whatever else GDAL opens."""
+    out: Path | None = None
+    """File of polygons; None: beside the raster, as a GeoPackage."""
+    band: int | None = None
+    """Band of the classes, 1-based; None: the only one."""
+    nodata: int | None = None
+    """Value of pixels without data; None: the file's own."""
+    confidence: str | None = None
+    """Raster of percents on the same grid."""
+    classes: Path | None = None
+    """Class table; None: what the raster says of itself."""
+    exclude: tuple[str, ...] = ()
+    """Ids or names of classes that get no polygons."""
+    generalization: Generalization = field(default_factory=Generalization)
+    """What is done to polygons once they are traced."""
+    threads: int | None = None
+    """Threads that read and trace; None: as many as pay."""
+    overwrite: bool = False
+    """Replace the output if it is there."""
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            UsageError: A number is too small.
+        """
+        if self.threads is not None and self.threads < 1:
+            raise UsageError(f"{self.threads} threads trace nothing; use 1 or more")
+
+
+@dataclass(frozen=True, slots=True)
+class VectorizeResult:
+    """What was written."""
+
+    path: Path
+    """The file of polygons."""
+    classes: tuple[ClassSummary, ...]
+    """What it holds; pixels are those of polygons."""
+    seconds: float
+    """How long it took."""
+
+
+class Listener:
+    """Told what a run does; the command line draws a progress bar from it."""
+
+    def begun(self, what: str, rows: int) -> None:
+        """A pass over the raster begins; it has so many rows."""
+
+    def rows_done(self, rows: int) -> None:
+        """So many more rows were read; called by any thread."""
+
+    def note(self, message: str) -> None:
+        """Something that changes results and that the user may want to know."""
+
+
+class _UnknownValuesError(Exception):
+    """The raster holds values of no known class; carries nothing."""
+
+
+def run(config: VectorizeConfig, listener: Listener | None = None) -> VectorizeResult:
+    """Turn a class raster into polygons; the file appears when it is whole.
+
+    Memory does not grow with the raster, but for the largest polygon; with `min_area`
+    or `simplify` all polygons are in memory.
+
+    Args:
+        config: What to do.
+        listener: Told of progress.
+
+    Raises:
+        UsageError: The call is wrong; nothing was written.
+        SceneError: The raster cannot be used, or the output not be written.
+    """
+    started = time.perf_counter()
+    listener = listener or Listener()
+    out = _output(config)
+    job = _Job(config, out, listener)
+    try:
+        totals = job.run()
+    except GeosegError:
+        raise
+    except OSError as error:
+        raise SceneError(
+            f"{out} cannot be written: {error.strerror or error}; free some space or "
+            "choose another -o"
+        ) from error
+    summaries = tuple(
+        ClassSummary(
+            info.id,
+            info.name,
+            totals[info.id].pixels,
+            totals[info.id].polygons,
+            totals[info.id].area_m2,
+        )
+        for info in job.classes.infos
+    )
+    return VectorizeResult(out, summaries, time.perf_counter() - started)
+
+
+class _Job:
+    """One raster on its way to polygons."""
+
+    def __init__(self, config: VectorizeConfig, out: Path, listener: Listener) -> None:
+        self.config, self.out, self.listener = config, out, listener
+        rows = None if config.classes is None else read_class_table(config.classes)
+        self.raster = open_class_raster(
+            config.raster, band=config.band, nodata=config.nodata
+        )
+        self.confidence = self._open_confidence()
+        for raster in filter(None, (self.raster, self.confidence)):
+            _check_kept(raster, out)
+        config.generalization.check(self.raster.grid)
+        if self.raster.grid.crs is None:
+            listener.note(
+                f"{self.raster.path} has no CRS or no transform, so areas are unknown; "
+                f"{self.raster.hint}"
+            )
+        legend = self.raster.legend
+        if rows is not None:
+            self.classes = classes_of_table(rows, legend)
+        elif legend.names:
+            self.classes = classes_of_values(legend.names, legend)
+        else:
+            self.classes = classes_of_values(self._count(), legend)
+        self._exclude()
+
+    def run(self) -> dict[int, ClassTotal]:
+        """Trace and write; return totals by class."""
+        try:
+            return self._write()
+        except _UnknownValuesError:
+            counts = self._count()
+        if self.config.classes is not None:
+            table = self.config.classes
+            raise unknown_values(self.raster, counts, self.classes, table)
+        # The file has names for some values only.
+        legend = self.raster.legend
+        self.classes = classes_of_values({*legend.names, *counts}, legend)
+        self._exclude()
+        return self._write()
+
+    def _exclude(self) -> None:
+        excluded = excluded_ids(self.classes.infos, self.config.exclude)
+        self.classes = without(self.classes, excluded)
+
+    def _count(self) -> dict[int, int]:
+        self.listener.begun("Looking for classes", self.raster.grid.height)
+        return count_values(self.raster, self.listener.rows_done)
+
+    def _open_confidence(self) -> ClassRaster | None:
+        if self.config.confidence is None:
+            return None
+        raster = open_class_raster(self.config.confidence, percents=True)
+        check_same_grid(self.raster, raster)
+        return raster
+
+    def _write(self) -> dict[int, ClassTotal]:
+        raster, config = self.raster, self.config
+        coding = Coding(raster, self.classes)
+        self.listener.begun("Vectorizing", raster.grid.height)
+        with (
+            # Beside the output: memory disks are small, and this one must have room.
+            tempfile.TemporaryDirectory(
+                prefix=f".{self.out.stem}-spill-", dir=self.out.parent
+            ) as folder,
+            _Readers(raster, self.confidence, coding, self.listener) as readers,
+            closing(
+                trace_bands(
+                    readers.read,
+                    raster.grid.whole,
+                    height=raster.rows,
+                    transform=raster.grid.transform,
+                    spill=Path(folder),
+                    threads=config.threads or default_threads(),
+                    nodata=coding.hidden,
+                    classes=coding.classes,
+                )
+            ) as traced,
+        ):
+            known = _known(traced, coding.unknown)
+            return write_segments(
+                self.out,
+                generalize(known, config.generalization, raster.grid, Path(folder)),
+                grid=raster.grid,
+                classes=self.classes.infos,
+                scene_id=raster.tags.get("scene_id") or Path(raster.path).stem,
+                provenance=self._provenance(),
+                with_confidence=self.confidence is not None,
+            )
+
+    def _provenance(self) -> dict[str, str]:
+        raster, config = self.raster, self.config
+        kept = ("model", "model_sha256")
+        return {
+            "software": f"geoseg {__version__}",
+            **{key: raster.tags[key] for key in kept if key in raster.tags},
+            "source": Path(raster.path).name,
+            **({} if config.classes is None else {"classes": config.classes.name}),
+            **vector_settings(config.generalization, config.exclude),
+        }
+
+
+class _Readers:
+    """Reads bands of a raster and its confidence; each thread has files of its own."""
+
+    def __init__(
+        self,
+        raster: ClassRaster,
+        confidence: ClassRaster | None,
+        coding: Coding,
+        listener: Listener,
+    ) -> None:
+        self._rasters = [raster] if confidence is None else [raster, confidence]
+        self._coding, self._listener = coding, listener
+        self._own = threading.local()
+        self._lock = threading.Lock()
+        self._opened = ExitStack()
+
+    def __enter__(self) -> _Readers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    def read(self, window: Window) -> tuple[Bytes, Bytes | None]:
+        """Return class and percent of each pixel, as `trace_bands` takes them."""
+        if not hasattr(self._own, "readers"):
+            with self._lock:
+                self._own.readers = [
+                    self._opened.enter_context(ClassReader(raster))
+                    for raster in self._rasters
+                ]
+        values, shown = self._own.readers[0].read(window)
+        encoded = self._coding.encode(values, shown)
+        percents = None
+        if len(self._rasters) > 1:
+            percents, _ = self._own.readers[1].read(window)
+            self._check(percents, encoded)
+        self._listener.rows_done(window.height)
+        return encoded, percents
+
+    def _check(self, percents: Bytes, encoded: Bytes) -> None:
+        wrong = percents > 100
+        if wrong.any() and (wrong & self._coding.visible(encoded)).any():
+            raise SceneError(
+                f"the confidence {self._rasters[1].path} has values above 100 where "
+                "there are classes; give percents, 0 to 100"
+            )
+
+
+def _known(batches: Iterable[PolygonBatch], unknown: int) -> Iterator[PolygonBatch]:
+    """Pass polygons on, unless one is of a value that is no known class."""
+    for batch in batches:
+        if (batch.class_id == unknown).any():
+            raise _UnknownValuesError
+        yield batch
+
+
+def _check_kept(raster: ClassRaster, out: Path) -> None:
+    """Refuse to replace what a raster is read from, a VRT's source, say."""
+    for name in raster.files:
+        if out.exists() and Path(name).exists() and out.samefile(name):
+            raise OutputError(
+                f"{raster.path} is read from {out}; choose another -o, or it would be "
+                "lost"
+            )
+
+
+def _output(config: VectorizeConfig) -> Path:
+    """Return where polygons go.
+
+    Raises:
+        UsageError: Nothing can or may be written there.
+    """
+    out = config.out or Path(config.raster).with_suffix(SUFFIXES[0])
+    if out.suffix.lower() not in SUFFIXES:
+        raise UsageError(
+            f"{out} does not tell a format; end -o in {', '.join(SUFFIXES[:-1])} or "
+            f"{SUFFIXES[-1]}"
+        )
+    if not out.parent.is_dir():
+        raise OutputError(
+            f"there is no folder {out.parent} to write {out.name} to; make it, or "
+            "choose another -o"
+        )
+    inputs = {"raster": config.raster, "confidence": config.confidence}
+    for what, path in {**inputs, "class table": config.classes}.items():
+        both = path is not None and out.exists() and Path(path).exists()
+        if both and out.samefile(str(path)):
+            raise OutputError(
+                f"{out} is the {what} itself; choose another -o, or it would be lost"
+            )
+    if out.is_dir():
+        raise OutputError(f"{out} is a folder; name a file with -o")
+    # The style of a format that holds none lies beside it.
+    for file in {
+        out,
+        out if out.suffix.lower() == ".gpkg" else out.with_suffix(".qml"),
+    }:
+        if file.exists() and not config.overwrite:
+            raise OutputError(
+                f"{file} is there already; pass --overwrite to replace it, or choose "
+                "another -o"
+            )
+    if not os.access(out.parent, os.W_OK):
+        raise OutputError(f"{out.parent} cannot be written to; choose another -o")
+    return out

@@ -1,0 +1,252 @@
+"""What `vectorize` refuses, in one line that says what to do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import rasterio.shutil
+from affine import Affine
+from class_rasters import class_mask, rows_of, write_classes
+from commands import geoseg
+from rasterio.vrt import WarpedVRT
+from rasters import NORTH_UP, write_raster
+
+from geoseg.types import NODATA
+
+
+def refused(*arguments: object, code: int = 2) -> str:
+    """Run the command, which must be refused in one line, and return it."""
+    result = geoseg("vectorize", *arguments)
+    assert result.exit_code == code, result.stderr
+    assert result.stderr.startswith("Error: "), result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+    return result.stderr
+
+
+@pytest.fixture
+def raster(tmp_path: Path) -> Path:
+    return write_classes(tmp_path / "classes.tif", class_mask(40))
+
+
+def test_pixels_that_are_no_whole_numbers(tmp_path: Path) -> None:
+    values = np.zeros((5, 5), np.float32)
+    message = refused(write_raster(tmp_path / "c.tif", values), code=1)
+    assert "float32 in band 1, and class ids are whole numbers" in message
+    assert "gdal_translate -ot Byte" in message
+
+
+def test_several_bands(tmp_path: Path) -> None:
+    values = np.zeros((3, 5, 5), np.uint8)
+    path = write_raster(tmp_path / "c.tif", values)
+    message = refused(path)
+    assert "has 3 bands, and classes are in one; choose it with --band" in message
+    assert "1 (red, uint8), 2 (green, uint8), 3 (blue, uint8)" in message
+    assert "no band 4; choose one of: 1 (red" in refused(path, "--band", 4)
+
+
+def test_values_that_are_no_classes(tmp_path: Path) -> None:
+    heights = np.arange(10_000, dtype=np.int32).reshape(100, 100)
+    message = refused(write_raster(tmp_path / "c.tif", heights), code=1)
+    assert "over 4096 different values" in message
+    assert "reclassify it first" in message
+    many = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    message = refused(write_raster(tmp_path / "d.tif", many))
+    assert "there are 256 classes, more than 254; merge or drop some" in message
+
+
+def test_areas_without_a_crs(tmp_path: Path) -> None:
+    path = write_classes(tmp_path / "c.tif", class_mask(20), crs=None)
+    message = refused(path, "--min-area", 3, code=1)
+    assert "areas are unknown without a CRS" in message
+    assert "gdal_edit -a_srs" in message
+
+
+def test_a_class_to_exclude_that_is_not_there(raster: Path) -> None:
+    message = refused(raster, "--exclude", "forest")
+    assert "no class 'forest' to exclude; classes are: 0 (class 0), 1 (class" in message
+    assert "no class '9'" in refused(raster, "--exclude", "9")
+
+
+@pytest.mark.parametrize(
+    ("shape", "crs", "transform", "message"),
+    [
+        ((40, 41), "EPSG:32631", NORTH_UP, "40 x 41 pixels instead of 40 x 40 pixels"),
+        ((40, 40), "EPSG:32632", NORTH_UP, "another CRS"),
+        ((40, 40), None, NORTH_UP, "another CRS"),
+        (
+            (40, 40),
+            "EPSG:32631",
+            NORTH_UP @ Affine.translation(0.5, 0),
+            "pixels that lie elsewhere",
+        ),
+    ],
+)
+def test_confidence_of_another_grid(
+    raster: Path,
+    shape: tuple[int, int],
+    crs: str | None,
+    transform: Affine,
+    message: str,
+) -> None:
+    percents = np.zeros(shape, np.uint8)
+    other = write_raster(
+        raster.with_name("p.tif"), percents, crs=crs, transform=transform
+    )
+    told = refused(raster, "--confidence", other)
+    assert "is not on the grid of" in told
+    assert message in told
+    assert "gdalwarp" in told
+
+
+def test_confidence_of_several_bands(raster: Path, tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "c.tif", np.zeros((3, 40, 40), np.uint8))
+    told = refused(raster, "--confidence", path)
+    assert "percents are in one" in told
+    assert "--band" not in told, "that is for the classes"
+
+
+def test_confidence_that_is_no_percent(raster: Path) -> None:
+    probability = np.zeros((40, 40), np.float32)
+    path = write_raster(raster.with_name("p.tif"), probability)
+    message = refused(raster, "--confidence", path, code=1)
+    assert "is float32, and percents are uint8, 0 to 100" in message
+    assert "-scale 0 1 0 100" in message
+    stretched = np.full((40, 40), 255, np.uint8)
+    path = write_raster(raster.with_name("q.tif"), stretched)
+    message = refused(raster, "--confidence", path, code=1)
+    assert "has values above 100 where there are classes" in message
+
+
+def test_where_polygons_cannot_go(raster: Path, tmp_path: Path) -> None:
+    assert "end -o in .gpkg, .fgb or .parquet" in refused(raster, "-o", "out.shp")
+    assert "end -o in" in refused(raster, "-o", tmp_path / "out")
+    missing = tmp_path / "no" / "such" / "out.gpkg"
+    assert f"there is no folder {missing.parent}" in refused(raster, "-o", missing)
+    (tmp_path / "d.gpkg").mkdir()
+    folder = refused(raster, "-o", tmp_path / "d.gpkg", "--overwrite")
+    assert "is a folder; name a file" in folder
+    assert not missing.parent.exists()
+
+
+def test_a_style_that_is_there_is_replaced_on_request_only(
+    raster: Path, tmp_path: Path
+) -> None:
+    style = tmp_path / "out.qml"
+    style.write_text("mine")
+    for suffix in (".fgb", ".parquet"):
+        message = refused(raster, "-o", tmp_path / f"out{suffix}")
+        assert f"{style} is there already" in message
+    assert style.read_text() == "mine"
+
+
+def test_inputs_are_never_replaced(raster: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link.gpkg"
+    link.symlink_to(raster)
+    before = raster.read_bytes()
+    message = refused(raster, "-o", link, "--overwrite")
+    assert "is the raster itself" in message
+    source = tmp_path / "source.gpkg"
+    source.write_bytes(before)
+    with rasterio.open(source) as dataset, WarpedVRT(dataset) as warped:
+        rasterio.shutil.copy(warped, tmp_path / "view.vrt", driver="VRT")
+    message = refused(tmp_path / "view.vrt", "-o", source, "--overwrite")
+    assert f"is read from {source}" in message
+    assert source.read_bytes() == before
+    assert raster.read_bytes() == before
+
+
+def test_what_is_there_is_replaced_on_request_only(
+    raster: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.gpkg"
+    out.write_text("mine")
+    message = refused(raster, "-o", out)
+    assert "is there already; pass --overwrite" in message
+    assert out.read_text() == "mine"
+    assert geoseg("vectorize", raster, "-o", out, "--overwrite").exit_code == 0
+    assert len(rows_of(out)) > 5
+
+
+def test_a_folder_that_cannot_be_written_to(raster: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "locked"
+    folder.mkdir()
+    folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    if os.access(folder, os.W_OK):
+        folder = Path("/proc")  # to root every folder of a disk is open
+    message = refused(raster, "-o", folder / "out.gpkg", code=2 if os.getuid() else 1)
+    assert "cannot be written" in message
+
+
+def test_files_that_are_no_rasters(tmp_path: Path) -> None:
+    missing = refused(tmp_path / "no.tif", "-o", tmp_path / "o.gpkg", code=1)
+    assert "does not exist; check the path" in missing
+    (tmp_path / "text.tif").write_text("no raster")
+    message = refused(tmp_path / "text.tif", "-o", tmp_path / "o.gpkg", code=1)
+    assert "cannot be read" in message
+
+
+def test_nodata_that_no_pixel_can_have(raster: Path) -> None:
+    assert "nodata 256 is no value of uint8" in refused(raster, "--nodata", 256)
+
+
+@pytest.mark.parametrize(
+    "options", [["--min-area", "-1"], ["--simplify", "-1"], ["--threads", "0"]]
+)
+def test_numbers_out_of_range(raster: Path, options: list[str]) -> None:
+    assert geoseg("vectorize", raster, *options).exit_code == 2
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_numbers_that_are_none(raster: Path, value: str) -> None:
+    assert "use 0, or a number above it" in refused(raster, "--simplify", value)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_raster_cut_short_leaves_nothing(tmp_path: Path, threads: int) -> None:
+    mask = np.random.default_rng(0).integers(0, 4, (3000, 2000)).astype(np.uint8)
+    path = write_classes(tmp_path / "c.tif", mask)
+    with path.open("r+b") as stream:
+        stream.truncate(path.stat().st_size // 2)
+    (tmp_path / "t.csv").write_text("id\n0\n1\n2\n3\n")
+    given = ["--classes", tmp_path / "t.csv", "--threads", threads]
+    message = refused(path, *given, code=1)
+    assert "cannot be read" in message
+    assert {file.name for file in tmp_path.iterdir()} == {"c.tif", "t.csv"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_an_interrupted_run_leaves_nothing(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    mask = np.random.default_rng(0).integers(0, 4, (4000, 4000)).astype(np.uint8)
+    path = write_classes(tmp_path / "c.tif", mask, nodata=NODATA)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "geoseg", "vectorize", str(path)],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob(".c.geoseg-tmp-*")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(0.5)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == code, told
+    assert "Error: interrupted; nothing was written" in told
+    assert [file.name for file in tmp_path.iterdir()] == ["c.tif"]
