@@ -126,6 +126,38 @@ def test_a_table_may_leave_names_to_the_raster_and_name_what_is_not_there(
     assert "77" in colors_of(out)
 
 
+def test_classes_of_a_table_that_the_raster_lacks_may_be_any(tmp_path: Path) -> None:
+    mask = class_mask(60)
+    raster = write_own(tmp_path / "classes.tif", mask)
+    ids = [*range(254), *range(1000, 1400)]
+    rows = "".join(f"{i},class of {i}\n" for i in ids)
+    (tmp_path / "t.csv").write_text(f"id,name\n{rows}{NODATA},none\n")
+    out = vectorized(raster, "--classes", tmp_path / "t.csv")
+    assert_exact(out, mask)
+    table = read_polygons(out)
+    assert set(table.class_name) == {f"class of {i}" for i in range(4)}
+    assert set(colors_of(out)) == {"0", "1", "2", "3"}
+
+
+def test_a_row_for_nodata_makes_no_class(tmp_path: Path) -> None:
+    mask = class_mask(60)
+    raster = write_own(tmp_path / "classes.tif", mask)
+    (tmp_path / "t.csv").write_text(f"id,name\n0,\n1,\n2,\n3,\n{NODATA},no data\n")
+    out = vectorized(raster, "--classes", tmp_path / "t.csv")
+    assert_exact(out, mask)
+    assert set(colors_of(out)) == {"0", "1", "2", "3"}
+
+
+def test_a_value_that_a_table_lacks_may_be_excluded(tmp_path: Path) -> None:
+    mask = class_mask(60)
+    raster = write_own(tmp_path / "classes.tif", mask)
+    (tmp_path / "t.csv").write_text("id,name,into\n0,2,\n1,land,\n3,,1\n")
+    given = ["--classes", tmp_path / "t.csv", "--exclude", "2"]
+    mask[mask == 2] = NODATA
+    mask[mask == 3] = 1
+    assert_exact(vectorized(raster, *given), mask)
+
+
 def test_excluding_comes_after_merging(tmp_path: Path) -> None:
     mask = class_mask(60)
     raster = write_own(tmp_path / "classes.tif", mask)
@@ -242,7 +274,7 @@ BAD = {
     "style may hold; remove it",
     "id,name\n1,\uffff\n": "line 2: name holds the character U+FFFF",
     "id\n" + "1\n" * 1_100_000: "is larger than 2 MB; give a table with one row",
-    "id\n400\n": "there are others: 400; give each such id another one",
+    "id,into\n400,1\n": "t.csv does not name: 0 (",
 }
 
 
