@@ -16,10 +16,10 @@ from geoseg.cli.options import (
     Option,
     configuration_options,
     output_options,
+    polygon_options,
     set_up_messages,
     verbosity_of,
 )
-from geoseg.cli.vectorize import polygon_options
 from geoseg.types import BlendSpace, BlendWindow, Dtype
 
 EXAMPLES = """\b

@@ -11,6 +11,7 @@ import rasterio.shutil
 from rasterio.io import DatasetReader
 
 from geoseg.io.gdal import gdal_env
+from geoseg.types import writable
 
 Color = tuple[int, int, int]
 
@@ -61,7 +62,9 @@ def _described(dataset: DatasetReader, band: int) -> ET.Element:
     with tempfile.TemporaryDirectory() as folder, gdal_env():
         path = Path(folder) / "raster.vrt"
         rasterio.shutil.copy(dataset, path, driver="VRT")
-        root = ET.parse(path).getroot()
+        # GDAL hands on names in Latin-1 or worse, with which this is no XML.
+        text = path.read_text(encoding="utf-8", errors="replace")
+        root = ET.fromstring(writable(text))
     for element in root.iterfind("VRTRasterBand"):
         if element.get("band") == str(band):
             return element
@@ -98,6 +101,7 @@ def _read_attributes(
                 names[value] = cells[places[_NAME]].strip()
             if {_RED, _GREEN, _BLUE} <= set(places):
                 rgb = [int(cells[places[i]]) for i in (_RED, _GREEN, _BLUE)]
-                colors[value] = (rgb[0], rgb[1], rgb[2])
-        except (ValueError, IndexError):
+                if 0 <= min(rgb) <= max(rgb) <= 255:
+                    colors[value] = (rgb[0], rgb[1], rgb[2])
+        except (ValueError, OverflowError, IndexError):
             continue

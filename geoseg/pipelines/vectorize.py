@@ -29,12 +29,9 @@ from geoseg.io.class_raster import (
 from geoseg.io.class_table import read_class_table
 from geoseg.io.vector import SUFFIXES, ClassTotal, write_segments
 from geoseg.pipelines.vectorize_classes import (
+    ClassChooser,
+    Classes,
     Coding,
-    classes_of_table,
-    classes_of_values,
-    excluded_ids,
-    unknown_values,
-    without,
 )
 from geoseg.vectorize import (
     PolygonBatch,
@@ -167,33 +164,19 @@ class _Job:
                 f"{self.raster.path} has no CRS or no transform, so areas are unknown; "
                 f"{self.raster.hint}"
             )
-        legend = self.raster.legend
-        if rows is not None:
-            self.classes = classes_of_table(rows, legend)
-        elif legend.names:
-            self.classes = classes_of_values(legend.names, legend)
-        else:
-            self.classes = classes_of_values(self._count(), legend)
-        self._exclude()
+        self._chooser = ClassChooser(self.raster, config.classes, rows, config.exclude)
+        self.classes = self._chooser.declared() or self._of_values()
 
     def run(self) -> dict[int, ClassTotal]:
         """Trace and write; return totals by class."""
         try:
             return self._write()
         except _UnknownValuesError:
-            counts = self._count()
-        if self.config.classes is not None:
-            table = self.config.classes
-            raise unknown_values(self.raster, counts, self.classes, table)
-        # The file has names for some values only.
-        legend = self.raster.legend
-        self.classes = classes_of_values({*legend.names, *counts}, legend)
-        self._exclude()
+            self.classes = self._of_values()
         return self._write()
 
-    def _exclude(self) -> None:
-        excluded = excluded_ids(self.classes.infos, self.config.exclude)
-        self.classes = without(self.classes, excluded)
+    def _of_values(self) -> Classes:
+        return self._chooser.of_values(self._count())
 
     def _count(self) -> dict[int, int]:
         self.listener.begun("Looking for classes", self.raster.grid.height)

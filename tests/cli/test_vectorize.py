@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import xml.etree.ElementTree as ET
 from contextlib import closing
 from pathlib import Path
 
@@ -43,6 +44,19 @@ def test_polygons_are_exact_in_every_format(tmp_path: Path, suffix: str) -> None
     table = read_polygons(out)
     assert table.crs == "EPSG:32631"
     assert set(table.scene_id) == {"classes"}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_style_is_where_the_help_says(tmp_path: Path, suffix: str) -> None:
+    text = " ".join(geoseg("vectorize", "--help").stdout.split())
+    assert "A .gpkg holds its QGIS style; for the others a .qml is written" in text
+    raster = write_own(tmp_path / "classes.tif", class_mask(30))
+    vectorized(raster, tmp_path / f"out{suffix}")
+    style = tmp_path / "out.qml"
+    assert style.exists() == (suffix != ".gpkg")
+    if style.exists():
+        labels = [entry.get("label") for entry in ET.parse(style).iter("category")]
+        assert labels == [info.name for info in LEGEND]
 
 
 @pytest.mark.parametrize("grid", GRIDS)
