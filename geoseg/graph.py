@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from geoseg.blending import blend_rows, classify
+from geoseg.blending import blend_classes
 from geoseg.errors import BlendingError, SceneError
 from geoseg.generalizing import Generalization
 from geoseg.grid import Window
@@ -187,7 +187,17 @@ def blend_band(job: SceneJob, index: int, bands: Sequence[BandLogits]) -> PartRe
     keep = keep[band.output.relative_to(band.footprint).slices]
     tiles = {place: t for logits in bands for place, t in logits.tiles.items()}
     try:
-        mask, confidence = _blend(job, band.output, tiles, keep)
+        mask, confidence = blend_classes(
+            tiles,
+            job.grid,
+            band.output,
+            keep=keep,
+            ids=np.array([entry.id for entry in job.classes], np.uint8),
+            window=job.window,
+            space=job.space,
+            # Of each polygon its mean is told.
+            confidence=job.confidence or job.polygons,
+        )
     except BlendingError as error:
         raise BlendingError(f"scene {job.scene_id}: {error}") from error
     counts = np.bincount(mask.ravel(), minlength=NODATA + 1)
@@ -307,47 +317,22 @@ def _unpack(bits: npt.NDArray[np.uint8], window: Window) -> npt.NDArray[np.bool_
     return flat.reshape(window.height, window.width)
 
 
-def _blend(
-    job: SceneJob,
-    output: Window,
-    tiles: Mapping[tuple[int, int], LogitsArray],
-    keep: npt.NDArray[np.bool_],
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Class mask and confidence of the output window, both (height, width) uint8."""
-    ids = np.array([entry.id for entry in job.classes], np.uint8)
-    mask = np.full(keep.shape, NODATA, np.uint8)
-    confidence = np.full(keep.shape, NODATA, np.uint8)
-    if not keep.any():
-        return mask, confidence
-    for window, blended, covered in blend_rows(
-        tiles, job.grid, output, window=job.window, space=job.space
-    ):
-        place = window.relative_to(output).slices
-        if len(blended) != len(ids):
-            raise BlendingError(
-                f"the model gives logits of {len(blended)} classes and names "
-                f"{len(ids)}; correct the class table in its config.json"
-            )
-        index, percent = classify(blended, job.space)
-        assert covered[keep[place]].all(), "every wanted pixel lies in a tile"
-        mask[place] = np.where(keep[place], ids[index], NODATA)
-        confidence[place] = np.where(keep[place], percent, NODATA)
-    return mask, confidence
-
-
 def _write_part(
     job: SceneJob,
     band: Band,
     mask: npt.NDArray[np.uint8],
-    confidence: npt.NDArray[np.uint8],
+    confidence: npt.NDArray[np.uint8] | None,
     record: PartRecord,
 ) -> None:
     started = time.perf_counter()
+    percents: dict[str, Any] = {}
+    if confidence is not None:
+        percents["confidence"] = confidence
     with (
         atomic_path(part_path(job, band.index, "raster.npz")) as path,
         path.open("wb") as stream,
     ):
-        np.savez_compressed(stream, mask=mask, confidence=confidence)
+        np.savez_compressed(stream, mask=mask, **percents)
     if job.polygons:
         traced = trace_part(
             mask,

@@ -51,6 +51,7 @@ def test_no_byte_is_read_or_written_out_of_bounds(tmp_path: Path) -> None:
     )
     assert loaded.stdout.strip() == str(tmp_path / "geoseg" / "_C.abi3.so")
     tests = [f"tests/ops/test_native{name}.py" for name in ("", "_sizes", "_fused")]
+    tests.append("tests/test_blending_native.py")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-m", "not slow", *tests],
         cwd=tmp_path,

@@ -9,6 +9,12 @@
 namespace geoseg::cpu::GEOSEG_ISA {
 namespace {
 
+#include "../arena.h"
+
+#include "../lanes.h"
+
+#include "../exponential.h"
+
 #include "vectors.h"
 
 #include "ms_deform_attn_block.h"

@@ -1,0 +1,174 @@
+// Strips of the output and the enlarged rows of tiles in them, for kernel.h and in its
+// namespace.
+
+constexpr int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+constexpr int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+constexpr int64_t whole_vectors(int64_t count) { return (count + LANES - 1) / LANES; }
+
+// How a problem is cut into strips, and what memory one needs.
+struct Layout {
+  int64_t vectors;  // of a row of a strip
+  int64_t row;      // numbers of an enlarged row: (vectors, classes, LANES)
+  int64_t across;   // tiles that touch a strip in a row of them, at most
+  int64_t layers;
+  int64_t pitch;  // source pixels of one class that a tile gives to a strip, at most
+
+  explicit Layout(const Problem& p) {
+    // Enlarged rows that lie in the second cache, some of them at a time.
+    constexpr int64_t bytes = 64 << 10;
+    vectors = most(1, bytes / int64_t(sizeof(float)) / (p.classes * LANES));
+    vectors = least(vectors, whole_vectors(p.width));
+    row = vectors * p.classes * LANES;
+    across = 0;
+    for (int64_t col = p.col; col < p.col + p.width; col += vectors * LANES) {
+      int64_t touching = 0;
+      for (int64_t b = 0; b < p.cols.count; b++)
+        touching += p.cols.starts[b] < col + vectors * LANES && p.cols.stops[b] > col;
+      across = most(across, touching);
+    }
+    layers = p.rows.count * (p.probabilities ? across : 1);
+    pitch = least(p.side, vectors * LANES * p.side / (p.length - 2 * PADDING) + 3) + 2 * LANES;
+  }
+
+  static int64_t bytes(const Problem& p);
+};
+
+// Columns of the output.
+struct Strip {
+  int64_t col, width, vectors;
+
+  int64_t stop() const { return col + width; }
+};
+
+// The tiles [begin, end) of a row of tiles, enlarged along the strip.
+struct Layer {
+  int64_t tile_row, begin, end;
+  int64_t first, last;  // vectors of the strip that they touch
+  float* rows[2];       // enlarged rows of even and odd source rows
+  int64_t held[2];      // which those are, -1: none
+  float* weights;       // sum of the tiles' weights by column, (vectors * LANES,)
+};
+
+inline const void* tile_of(const Problem& p, int64_t a, int64_t b) { return p.tiles[a * p.cols.count + b]; }
+
+// Vectors of the strip in which a tile has weight: [first, last).
+inline void find_vectors(const Problem& p, const Strip& strip, int64_t b, int64_t& first, int64_t& last) {
+  first = (most(p.cols.starts[b], strip.col) - strip.col) / LANES;
+  last = whole_vectors(least(p.cols.stops[b], strip.stop()) - strip.col);
+}
+
+// Where a table of tile `b` has what belongs to the first pixel of a vector.
+inline int64_t place_of(const Problem& p, const Strip& strip, int64_t b, int64_t vector) {
+  return strip.col + vector * LANES - p.cols.origins[b] + PADDING;
+}
+
+typedef uint16_t Halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+typedef uint32_t Words __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+// Exact for all finite numbers: what is subnormal in float16 is not after the product.
+inline Reals widen(const uint16_t* from) {
+  const Words bits = __builtin_convertvector(*reinterpret_cast<const Halves*>(from), Words);
+  const Words magnitude = (bits & 0x7fff) << 13;
+  const Reals scaled = reinterpret_cast<const Reals&>(magnitude) * 0x1p112f;
+  const Words result = reinterpret_cast<const Words&>(scaled) | (bits & 0x8000) << 16;
+  return reinterpret_cast<const Reals&>(result);
+}
+
+inline void widen_row(const uint16_t* from, int64_t count, float* to) {
+  int64_t i = 0;
+  for (; i + LANES <= count; i += LANES) store(to + i, widen(from + i));
+  if (i == count) return;
+  uint16_t rest[LANES] = {};
+  std::memcpy(rest, from + i, (count - i) * sizeof(uint16_t));
+  // What this writes too much is behind the row.
+  store(to + i, widen(rest));
+}
+
+// Lanes of `numbers` by index, 0..LANES - 1.
+inline Reals pick(Reals numbers, Integers index) {
+#if GEOSEG_VECTOR_BYTES == 64
+  // With a mask of ones, as GCC warns of its own header else.
+  return Reals(_mm512_maskz_permutexvar_ps(0xffff, __m512i(index), __m512(numbers)));
+#elif GEOSEG_VECTOR_BYTES == 32
+  return Reals(_mm256_permutevar8x32_ps(__m256(numbers), __m256i(index)));
+#else
+  Reals picked;
+  for (int lane = 0; lane < LANES; lane++) picked[lane] = numbers[index[lane]];
+  return picked;
+#endif
+}
+
+// Copies the pixels [first, first + count) of a source row of all classes, and once more the
+// last one behind the row's end: there, the next pixel is the same.
+inline void read_sources(const Problem& p, const void* tile, int64_t source_row, int64_t first, int64_t count,
+                         int64_t pitch, float* to) {
+  for (int64_t k = 0; k < p.classes; k++, to += pitch) {
+    const int64_t at = (k * p.side + source_row) * p.side + first;
+    if (p.half)
+      widen_row(static_cast<const uint16_t*>(tile) + at, count, to);
+    else
+      std::memcpy(to, static_cast<const float*>(tile) + at, count * sizeof(float));
+    to[count] = to[count - 1];
+  }
+}
+
+// Adds a source row of one tile, enlarged, to a row of the layer. `sources` is for a copy.
+template <int known>
+inline void expand_tile(const Problem& p, const Layout& layout, const Strip& strip, const Layer& layer, int64_t b,
+                        int64_t source_row, float* sources, float* row) {
+  const int64_t classes = known ? known : p.classes, pitch = layout.pitch;
+  int64_t first, last;
+  find_vectors(p, strip, b, first, last);
+  const int64_t begin = p.sources[place_of(p, strip, b, first)];
+  const int64_t end = least(p.sources[place_of(p, strip, b, last) - 1] + 2, p.side);
+  read_sources(p, tile_of(p, layer.tile_row, b), source_row, begin, end - begin, pitch, sources);
+  const bool enlarged = p.length - 2 * PADDING > p.side;
+  for (int64_t v = first; v < last; v++) {
+    const int64_t place = place_of(p, strip, b, v), source = p.sources[place];
+    const Reals low_share = load(p.cols.low_shares + b * p.length + place);
+    const Reals high_share = load(p.cols.high_shares + b * p.length + place);
+    const Integers index = load(p.sources + place) - int32_t(source);
+    const float* from = sources + source - begin;
+    float* to = row + v * classes * LANES;
+    if (enlarged) {
+      for (int64_t k = 0; k < classes; k++, from += pitch, to += LANES)
+        store(to, load(to) + (pick(load(from), index) * low_share + pick(load(from + 1), index) * high_share));
+    } else {  // Each pixel is a source pixel; the next one contributes nothing.
+      for (int64_t k = 0; k < classes; k++, from += pitch, to += LANES)
+        store(to, load(to) + pick(load(from), index) * low_share);
+    }
+  }
+}
+
+// The enlarged source row of a layer, made unless it is still there.
+template <int known>
+inline const float* enlarged_row(const Problem& p, const Layout& layout, const Strip& strip, Layer& layer,
+                                 int64_t source_row, float* sources) {
+  const int64_t slot = source_row % 2;
+  float* row = layer.rows[slot];
+  if (layer.held[slot] == source_row) return row;
+  std::memset(row, 0, layout.row * sizeof(float));
+  for (int64_t b = layer.begin; b < layer.end; b++)
+    if (tile_of(p, layer.tile_row, b))
+      expand_tile<known>(p, layout, strip, layer, b, source_row, sources, row);
+  layer.held[slot] = source_row;
+  return row;
+}
+
+// Prepares a layer's weights and extent for a strip; false if no tile of it touches it.
+inline bool begin_layer(const Problem& p, const Layout& layout, const Strip& strip, Layer& layer) {
+  layer.first = layout.vectors, layer.last = 0;
+  layer.held[0] = layer.held[1] = -1;
+  std::memset(layer.weights, 0, layout.vectors * LANES * sizeof(float));
+  for (int64_t b = layer.begin; b < layer.end; b++) {
+    if (!tile_of(p, layer.tile_row, b)) continue;
+    int64_t first, last;
+    find_vectors(p, strip, b, first, last);
+    for (int64_t v = first; v < last; v++) {
+      float* sum = layer.weights + v * LANES;
+      store(sum, load(sum) + load(p.cols.weights + b * p.length + place_of(p, strip, b, v)));
+    }
+    layer.first = least(layer.first, first), layer.last = most(layer.last, last);
+  }
+  return layer.first < layer.last;
+}
