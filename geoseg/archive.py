@@ -16,14 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from geoseg.errors import OutputError, OutsideRootError, UsageError
-from geoseg.finish import (
-    CLASSES,
-    CONFIDENCE,
-    ITEM,
-    SEGMENTS,
-    SceneResult,
-    read_result,
-)
+from geoseg.finish import ITEM, SEGMENTS, SceneResult, read_result
+from geoseg.graph import CLASSES, CONFIDENCE
 from geoseg.io.atomic import atomic_path
 from geoseg.io.lock import exclusive
 

@@ -7,20 +7,25 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from geoseg.errors import FileOutputError, SceneError
 from geoseg.generalizing import Generalization, generalize
-from geoseg.graph import PartRecord, SceneJob, discard_parts, part_path
+from geoseg.graph import (
+    CONFIDENCE,
+    PartRecord,
+    SceneJob,
+    discard_parts,
+    part_path,
+    raster_names,
+)
 from geoseg.grid import Grid
 from geoseg.identity import check_unchanged
 from geoseg.io.atomic import remove_leftovers
-from geoseg.io.cog import ScratchRaster, write_cog
+from geoseg.io.cog import write_cog
+from geoseg.io.mosaic import Part
 from geoseg.io.stac import write_item
 from geoseg.io.vector import write_segments
 from geoseg.vectorize import join_parts
 
-CLASSES, CONFIDENCE = "classes.tif", "confidence.tif"
 SEGMENTS, ITEM = "segments.gpkg", "item.json"
 
 
@@ -121,26 +126,22 @@ def read_result(folder: Path, scene_id: str, key: str) -> SceneResult | None:
 
 
 def _write_rasters(job: SceneJob, out: Path, grid: Grid) -> dict[str, str]:
-    names = {"classes": CLASSES} | (
-        {"confidence": CONFIDENCE} if job.confidence else {}
-    )
-    arrays = {"classes": "mask", "confidence": "confidence"}
+    # A part's raster has the name of the scene's.
+    names = {Path(name).stem: name for name in raster_names(job)}
     origin = job.grid.output
     for asset, name in names.items():
-        scratch = Path(job.work) / f"scratch-{asset}.tif"
-        with ScratchRaster(scratch, grid.shape) as raster:
-            for band in job.parts:
-                with np.load(part_path(job, band.index, "raster.npz")) as part:
-                    window = band.output.relative_to(origin)
-                    raster.write(window, part[arrays[asset]])
+        parts = [
+            Part(part_path(job, band.index, name), band.output.relative_to(origin))
+            for band in job.parts
+        ]
         write_cog(
-            scratch,
+            parts,
             out / name,
             grid=grid,
             classes=job.classes if asset == "classes" else None,
             tags={"scene_id": job.scene_id, **dict(job.provenance)},
+            work=Path(job.work),
         )
-        scratch.unlink()
     if not job.confidence:
         (out / CONFIDENCE).unlink(missing_ok=True)
     return names

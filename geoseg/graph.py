@@ -28,6 +28,7 @@ from geoseg.grid import Window
 from geoseg.identity import check_unchanged
 from geoseg.io.atomic import atomic_path
 from geoseg.io.raster import Pixels, Scene, SceneReader
+from geoseg.io.scratch import write_scratch
 from geoseg.tiling import Band, TileGrid
 from geoseg.types import NODATA, BlendSpace, BlendWindow, ClassInfo
 from geoseg.vectorize import trace_part
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LogitsArray = npt.NDArray[np.float16]
+
+CLASSES, CONFIDENCE = "classes.tif", "confidence.tif"
+"""Rasters of a scene."""
 
 AREA = "area.wkb"
 """File in the work folder that holds the scene's area of interest."""
@@ -231,13 +235,18 @@ def find_part(job: SceneJob, index: int) -> PartRecord | None:
 
 
 def part_path(job: SceneJob, index: int, suffix: str) -> Path:
-    """Path of a part's file: `raster.npz`, `polygons.npz` or `json` (written last)."""
+    """Path of a part's file: a raster, `polygons.npz` or `json` (written last)."""
     return Path(job.work) / f"part-{index:06d}.{suffix}"
 
 
+def raster_names(job: SceneJob) -> list[str]:
+    """Names of the scene's rasters, and suffixes of its parts'."""
+    return [CLASSES, CONFIDENCE] if job.confidence else [CLASSES]
+
+
 def _checksums(job: SceneJob, index: int) -> dict[str, int]:
-    """CRC of a part's arrays: a damaged part is made again, or no run would get by."""
-    names = ["raster.npz", "polygons.npz"] if job.polygons else ["raster.npz"]
+    """CRC of a part's files: a damaged part is made again, or no run would get by."""
+    names = raster_names(job) + (["polygons.npz"] if job.polygons else [])
     return {
         name: zlib.crc32(part_path(job, index, name).read_bytes()) for name in names
     }
@@ -325,14 +334,12 @@ def _write_part(
     record: PartRecord,
 ) -> None:
     started = time.perf_counter()
-    percents: dict[str, Any] = {}
+    rasters = {CLASSES: mask}
     if confidence is not None:
-        percents["confidence"] = confidence
-    with (
-        atomic_path(part_path(job, band.index, "raster.npz")) as path,
-        path.open("wb") as stream,
-    ):
-        np.savez_compressed(stream, mask=mask, **percents)
+        rasters[CONFIDENCE] = confidence
+    for name, pixels in rasters.items():
+        with atomic_path(part_path(job, band.index, name)) as path:
+            write_scratch(path, pixels)
     if job.polygons:
         traced = trace_part(
             mask,

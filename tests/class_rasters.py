@@ -15,10 +15,9 @@ import shapely
 from affine import Affine
 from class_masks import blobs
 from rasterio.crs import CRS
-from rasters import NORTH_UP, UTM, write_raster
+from rasters import NORTH_UP, UTM, write_mask, write_raster
 
-from geoseg.grid import Grid, Window
-from geoseg.io.cog import ScratchRaster, write_cog
+from geoseg.grid import Grid
 from geoseg.types import NODATA, ClassInfo
 
 Mask = npt.NDArray[np.uint8]
@@ -55,12 +54,7 @@ def write_own(path: Path, mask: Mask) -> Path:
     wkt = CRS.from_string(UTM).to_wkt(version="WKT2_2019")
     height, width = mask.shape
     grid = Grid(height, width, NORTH_UP, wkt)
-    scratch = path.with_name("scratch.tif")
-    with ScratchRaster(scratch, mask.shape) as raster:
-        raster.write(Window(0, 0, height, width), mask)
-    write_cog(scratch, path, grid=grid, classes=LEGEND, tags={"scene_id": "2024/t_01"})
-    scratch.unlink()
-    return path
+    return write_mask(path, mask, grid, LEGEND, {"scene_id": "2024/t_01"})
 
 
 def read_polygons(path: Path) -> gpd.GeoDataFrame:

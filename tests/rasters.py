@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,10 @@ from affine import Affine
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
 
+from geoseg.grid import Grid
+from geoseg.io.cog import write_cog
+from geoseg.io.mosaic import Part
+from geoseg.io.scratch import write_scratch
 from geoseg.types import ClassInfo, ModelSpec
 
 UTM = "EPSG:32631"
@@ -118,4 +123,21 @@ def write_raster(
         dataset.update_tags(**(tags or {}))
         if mask is not None:
             dataset.write_mask(mask)
+    return path
+
+
+def write_mask(
+    path: Path,
+    mask: npt.NDArray[np.uint8],
+    grid: Grid,
+    classes: Sequence[ClassInfo] | None = CLASSES,
+    tags: dict[str, str] | None = None,
+) -> Path:
+    """Write a class mask, or without classes a confidence raster, as `segment` does."""
+    part = Part(path.with_name("part.tif"), grid.whole)
+    write_scratch(part.path, mask)
+    write_cog(
+        [part], path, grid=grid, classes=classes, tags=tags or {}, work=path.parent
+    )
+    part.path.unlink()
     return path

@@ -232,13 +232,14 @@ def test_only_a_whole_scene_of_the_same_key_has_a_result(
         assert read_result(folder, job.scene_id, job.key) is None
 
 
+@pytest.mark.parametrize("name", ["classes.tif", "confidence.tif"])
 def test_a_lost_part_fails_the_scene_and_keeps_the_others(
-    tmp_path: Path, model: Path
+    tmp_path: Path, model: Path, name: str
 ) -> None:
     job = ready_job(tmp_path, model)
     records = run_scene(job, load_predictor(model))
-    part_path(job, 0, "raster.npz").unlink()
-    with pytest.raises(SceneError, match=r"raster\.npz"):
+    part_path(job, 0, name).unlink()
+    with pytest.raises(SceneError, match=rf"part-000000\.{name}"):
         finish_scene(job, records)
     assert Path(job.work).is_dir()
 

@@ -110,7 +110,7 @@ def test_only_whole_parts_are_found_again(
     job = plan_job(scene, tmp_path / "out", model)
     records = run_scene(job, load_predictor(model))
     assert [find_part(job, band.index) for band in job.parts] == records
-    for suffix in ("raster.npz", "polygons.npz", "json"):
+    for suffix in ("classes.tif", "confidence.tif", "polygons.npz", "json"):
         path = part_path(job, 0, suffix)
         content = path.read_bytes()
         path.unlink()
@@ -278,7 +278,7 @@ def test_a_full_disk_is_told_with_what_to_do(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(np, "savez_compressed", full)
+    monkeypatch.setattr(graph, "write_scratch", full)
     with pytest.raises(SceneError, match="No space left on device; free some space"):
         run_scene(job, Constant(4))
     assert not list(Path(job.work).glob("*"))

@@ -167,7 +167,7 @@ def test_only_what_is_missing_is_made_again(
     for index in gone:
         part_path(job, index, "json").unlink()
         if lost == "half-written":
-            raster = part_path(job, index, "raster.npz")
+            raster = part_path(job, index, "classes.tif")
             raster.write_bytes(raster.read_bytes()[:100])
     clear_log(log)
     told: list[tuple[str, int]] = []

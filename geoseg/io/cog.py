@@ -2,138 +2,92 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ET
-from collections.abc import Mapping, Sequence
+import errno
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import rasterio
 import rasterio.shutil
 import rasterio.windows
-from affine import Affine
-from rasterio.io import DatasetWriter
+from rasterio.errors import RasterioError
 
 from geoseg.grid import Grid, Window
 from geoseg.io.atomic import atomic_path, publish
 from geoseg.io.gdal import gdal_env, write_errors
+from geoseg.io.mosaic import Part, describe
+from geoseg.io.pyramid import (
+    halve_by_mean,
+    halve_by_mode,
+    overview_shapes,
+    write_overviews,
+)
+from geoseg.io.scratch import BLOCK_ROWS
 from geoseg.types import NODATA, ClassInfo
 
 BLOCK_SIZE = 512
-"""Side of the blocks of scratch rasters and COGs, pixels."""
+"""Side of the blocks of COGs, pixels."""
 
-
-class ScratchRaster:
-    """A raster that parts are written into in any order, before it becomes a COG.
-
-    Pixels that nothing was written to are nodata and take no space.
-    """
-
-    def __init__(self, path: Path, shape: tuple[int, int]) -> None:
-        """Name the file; it is made by `with`.
-
-        Args:
-            path: A GeoTIFF to make; the caller removes it.
-            shape: Height and width, pixels.
-        """
-        self.path = path
-        self._shape = shape
-        self._dataset: DatasetWriter | None = None
-
-    def __enter__(self) -> Self:
-        """Make the file."""
-        height, width = self._shape
-        with gdal_env(), write_errors(self.path):
-            self._dataset = rasterio.open(
-                self.path,
-                "w",
-                driver="GTiff",
-                height=height,
-                width=width,
-                count=1,
-                dtype="uint8",
-                nodata=NODATA,
-                # Any but the identity, which rasterio warns of; `write_cog` sets it.
-                transform=Affine.scale(2, -2),
-                tiled=True,
-                blockxsize=BLOCK_SIZE,
-                blockysize=BLOCK_SIZE,
-                # Every GDAL has deflate; level 1, as the file lives for minutes.
-                compress="DEFLATE",
-                zlevel=1,
-                # A scene over 4 GB would otherwise fail at the end of its run.
-                bigtiff="IF_SAFER",
-                sparse_ok=True,
-            )
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Finish the file."""
-        if self._dataset is not None:
-            with gdal_env(), write_errors(self.path):
-                self._dataset.close()
-            self._dataset = None
-
-    def write(self, window: Window, pixels: npt.NDArray[np.uint8]) -> None:
-        """Write one part.
-
-        Args:
-            window: Where it lies, pixels of this raster.
-            pixels: Shape (window.height, window.width).
-        """
-        assert self._dataset is not None, "use the raster in a with statement"
-        place = rasterio.windows.Window(
-            window.col, window.row, window.width, window.height
-        )
-        with gdal_env(), write_errors(self.path):
-            self._dataset.write(pixels, 1, window=place)
+_MASK_LEVEL, _CONFIDENCE_LEVEL = 5, 1
+"""Deflate levels, chosen in docs/decisions/0009-rasters.md."""
 
 
 def write_cog(
-    scratch: Path,
+    parts: Sequence[Part],
     final: Path,
     *,
     grid: Grid,
     classes: Sequence[ClassInfo] | None,
     tags: Mapping[str, str],
+    work: Path,
     nodata: int = NODATA,
 ) -> None:
-    """Turn a scratch raster into a COG that appears under its name when it is whole.
+    """Join parts into a COG that appears under its name when it is whole.
 
     A class mask gets a colour table, class names and overviews by the most frequent
     class; other rasters get overviews by mean. Nodata counts in neither. GDAL keeps
     class names in a sidecar, `<final>.aux.xml`, which is there before the raster is.
 
     Args:
-        scratch: Raster of one uint8 band, see `ScratchRaster`.
+        parts: Its pixels; what no part holds is nodata.
         final: The COG; an older one is replaced.
-        grid: Where the pixels lie; its shape is the scratch raster's.
+        grid: Where the pixels lie.
         classes: Classes of a class mask, None for confidence.
         tags: Provenance, written as metadata.
+        work: Folder for overviews while they are made.
         nodata: Value of pixels without data.
+
+    Raises:
+        OSError: A part is gone, or a file cannot be written.
     """
-    description = _describe(scratch, grid, classes, tags, nodata)
-    with atomic_path(final) as temporary:
+    for part in parts:
+        part.path.stat()  # GDAL's own message is that of a file it cannot write.
+    raster = partial(
+        describe, parts, grid=grid, classes=classes, tags=tags, nodata=nodata
+    )
+    with (
+        _overviews(raster([]), grid, final.stem, work, classes, nodata) as overviews,
+        atomic_path(final) as temporary,
+    ):
         with gdal_env(), write_errors(final):
             rasterio.shutil.copy(
-                description,
+                raster(overviews),
                 temporary,
                 driver="COG",
                 BLOCKSIZE=BLOCK_SIZE,
                 # Zstd is smaller, but builds of GDAL and web viewers may lack it.
                 COMPRESS="DEFLATE",
+                LEVEL=_MASK_LEVEL if classes else _CONFIDENCE_LEVEL,
                 # Neighbouring percents are close numbers; class ids are names.
                 PREDICTOR="NO" if classes else "STANDARD",
-                OVERVIEW_RESAMPLING="MODE" if classes else "AVERAGE",
+                # GDAL's own cost more than all the rest.
+                OVERVIEWS="FORCE_USE_EXISTING" if overviews else "NONE",
                 BIGTIFF="IF_SAFER",
             )
+        _check_end(temporary, raster([]), final)
         sidecar, final_sidecar = _sidecar(temporary), _sidecar(final)
         if sidecar.exists():
             publish(sidecar, final_sidecar)
@@ -141,53 +95,64 @@ def write_cog(
             final_sidecar.unlink(missing_ok=True)  # Of an older raster.
 
 
+@contextmanager
+def _overviews(
+    raster: str,
+    grid: Grid,
+    name: str,
+    work: Path,
+    classes: Sequence[ClassInfo] | None,
+    nodata: int,
+) -> Iterator[list[Part]]:
+    """Make overviews in the work folder for as long as the block lasts."""
+    shapes = overview_shapes(grid.shape, BLOCK_SIZE)
+    overviews = [
+        Part(work / f"overview-{name}-{level}.tif", Window(0, 0, *shape))
+        for level, shape in enumerate(shapes)
+    ]
+    try:
+        if overviews:
+            with gdal_env(), write_errors(work):
+                write_overviews(
+                    _rows(raster),
+                    zip([part.path for part in overviews], shapes, strict=True),
+                    halve=halve_by_mode if classes else halve_by_mean,
+                    nodata=nodata,
+                )
+        yield overviews
+    finally:
+        for part in overviews:
+            part.path.unlink(missing_ok=True)
+
+
+def _rows(raster: str) -> Iterator[npt.NDArray[np.uint8]]:
+    """Read a raster from top to bottom."""
+    with rasterio.open(raster) as dataset:
+        for row in range(0, dataset.height, 2 * BLOCK_ROWS):
+            height = min(2 * BLOCK_ROWS, dataset.height - row)
+            place = rasterio.windows.Window(0, row, dataset.width, height)
+            yield dataset.read(1, window=place)
+
+
+def _check_end(path: Path, raster: str, final: Path) -> None:
+    """Raise an OSError unless a COG ends with the rows of the raster.
+
+    On a full disk GDAL loses what it keeps until it closes the file, and says nothing.
+    These rows are the end of the file.
+    """
+    with gdal_env(), rasterio.open(raster) as dataset:
+        rows = min(BLOCK_SIZE, dataset.height)
+        place = rasterio.windows.Window(0, dataset.height - rows, dataset.width, rows)
+        expected = dataset.read(1, window=place)
+        try:
+            with rasterio.open(path) as written:
+                whole = (written.read(1, window=place) == expected).all()
+        except RasterioError:
+            whole = False
+    if not whole:
+        raise OSError(errno.ENOSPC, "GDAL could not write all of it", str(final))
+
+
 def _sidecar(path: Path) -> Path:
     """Return where GDAL keeps what a GeoTIFF cannot hold."""
     return path.with_name(path.name + ".aux.xml")
-
-
-def _describe(
-    scratch: Path,
-    grid: Grid,
-    classes: Sequence[ClassInfo] | None,
-    tags: Mapping[str, str],
-    nodata: int,
-) -> str:
-    """Return a VRT that adds grid, colours, names and tags to the scratch raster.
-
-    Through a VRT, because rasterio cannot set category names on a dataset.
-    """
-    height, width = grid.shape
-    root = ET.Element("VRTDataset", rasterXSize=str(width), rasterYSize=str(height))
-    if grid.crs is not None:
-        ET.SubElement(root, "SRS").text = grid.crs
-    coefficients = map(repr, map(float, grid.transform.to_gdal()))
-    ET.SubElement(root, "GeoTransform").text = ", ".join(coefficients)
-    metadata = ET.SubElement(root, "Metadata")
-    for key, value in tags.items():
-        ET.SubElement(metadata, "MDI", key=key).text = value
-    band = ET.SubElement(root, "VRTRasterBand", dataType="Byte", band="1")
-    ET.SubElement(band, "NoDataValue").text = str(nodata)
-    if classes is not None:
-        _add_classes(band, classes)
-    source = ET.SubElement(band, "SimpleSource")
-    name = ET.SubElement(source, "SourceFilename", relativeToVRT="0")
-    name.text = str(scratch.absolute())
-    ET.SubElement(source, "SourceBand").text = "1"
-    return ET.tostring(root, encoding="unicode")
-
-
-def _add_classes(band: ET.Element, classes: Sequence[ClassInfo]) -> None:
-    """Add colour table and names; both are lists that start at value 0."""
-    by_id = {info.id: info for info in classes}
-    ET.SubElement(band, "ColorInterp").text = "Palette"
-    table = ET.SubElement(band, "ColorTable")
-    names = ET.SubElement(band, "CategoryNames")
-    for value in range(max(by_id) + 1):
-        info = by_id.get(value)
-        red, green, blue = (0, 0, 0) if info is None else info.color
-        alpha = 0 if info is None else 255
-        ET.SubElement(
-            table, "Entry", c1=str(red), c2=str(green), c3=str(blue), c4=str(alpha)
-        )
-        ET.SubElement(names, "Category").text = "" if info is None else info.name

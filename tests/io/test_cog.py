@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +13,14 @@ import pytest
 import rasterio
 from affine import Affine
 from rasterio.enums import ColorInterp
-from rasters import CLASSES, GRIDS, NORTH_UP, UTM
+from rasters import CLASSES, GRIDS, NORTH_UP, UTM, write_mask
 
 from geoseg.grid import Grid, Window
 from geoseg.io import cog
-from geoseg.io.cog import ScratchRaster, write_cog
+from geoseg.io.cog import write_cog
+from geoseg.io.mosaic import Part
+from geoseg.io.scratch import write_scratch
+from geoseg.types import ClassInfo
 
 IDS = np.array([info.id for info in CLASSES], np.uint8)
 
@@ -39,14 +44,33 @@ def make(
     folder: Path,
     pixels: npt.NDArray[np.uint8],
     grid: Grid,
-    **options: Any,  # noqa: ANN401
+    classes: Sequence[ClassInfo] | None = CLASSES,
 ) -> Path:
-    """Write a class mask through scratch to COG."""
-    with ScratchRaster(folder / "scratch.tif", pixels.shape) as scratch:
-        scratch.write(Window(0, 0, *pixels.shape), pixels)
-    path = folder / "classes.tif"
-    options = {"classes": CLASSES, "tags": {"GEOSEG_VERSION": "1 <&> é"}, **options}
-    write_cog(scratch.path, path, grid=grid, **options)
+    """Write a class mask."""
+    tags = {"GEOSEG_VERSION": "1 <&> é"}
+    return write_mask(folder / "classes.tif", pixels, grid, classes, tags)
+
+
+def write_parts(
+    folder: Path, mask: npt.NDArray[np.uint8], windows: Sequence[Window]
+) -> list[Part]:
+    """Write a file for each window."""
+    parts = [Part(folder / f"{i}.tif", window) for i, window in enumerate(windows)]
+    for part in parts:
+        write_scratch(part.path, mask[part.window.slices])
+    return parts
+
+
+def join(
+    folder: Path,
+    mask: npt.NDArray[np.uint8],
+    parts: Sequence[Part],
+    classes: Sequence[ClassInfo] | None = CLASSES,
+) -> Path:
+    """Join parts of a mask, or of a confidence raster without classes."""
+    path, tags = folder / "joined.tif", {"GEOSEG_VERSION": "1 <&> é"}
+    grid = grid_of(mask.shape)
+    write_cog(parts, path, grid=grid, classes=classes, tags=tags, work=folder)
     return path
 
 
@@ -123,18 +147,21 @@ def test_confidence_has_mean_overviews_without_nodata(tmp_path: Path) -> None:
 
 def test_parts_may_come_in_any_order_and_leave_holes(tmp_path: Path) -> None:
     mask = class_mask(700, 1200)
-    parts = [Window(0, 0, 300, 700), Window(0, 700, 650, 500), Window(300, 0, 350, 700)]
+    mask[650:] = 255
+    windows = [
+        Window(0, 0, 300, 700),
+        Window(0, 700, 650, 500),
+        Window(300, 0, 350, 700),
+    ]
+    parts = write_parts(tmp_path, mask, windows)
+    files = set()
     for order in (parts, parts[::-1]):
-        with ScratchRaster(tmp_path / "scratch.tif", mask.shape) as scratch:
-            for window in order:
-                scratch.write(window, mask[window.slices])
-        path = tmp_path / "classes.tif"
-        grid = grid_of(mask.shape)
-        write_cog(scratch.path, path, grid=grid, classes=CLASSES, tags={})
+        path = join(tmp_path, mask, order)
         with rasterio.open(path) as got:
-            pixels = got.read(1)
-        assert (pixels[:650] == mask[:650]).all()
-        assert (pixels[650:] == 255).all(), "nothing was written here"
+            assert (got.read(1) == mask).all()
+        files.add(path.read_bytes())
+    files.add(make(tmp_path, mask, grid_of(mask.shape)).read_bytes())
+    assert len(files) == 1, "the same bytes however the mask was cut"
 
 
 @pytest.mark.parametrize("crs", [UTM, None])
@@ -180,14 +207,20 @@ def test_a_failed_copy_keeps_the_old_mask_and_leaves_nothing(
         raise OSError("no space left on device")
 
     monkeypatch.setattr(cog, "publish", fail)
+    part = Part(tmp_path / "work" / "part.tif", Window(0, 0, *mask.shape))
+    part.path.parent.mkdir()
+    write_scratch(part.path, mask)
     with pytest.raises(OSError, match="no space"):
         write_cog(
-            tmp_path / "scratch.tif",
+            [part],
             path,
             grid=grid_of(mask.shape),
             classes=CLASSES[:2],
             tags={},
+            work=part.path.parent,
         )
+    assert [*part.path.parent.iterdir()] == [part.path]
+    shutil.rmtree(part.path.parent)
     assert {item: item.read_bytes() for item in tmp_path.iterdir()} == before
 
 
@@ -198,3 +231,76 @@ def test_a_sidecar_of_an_older_raster_is_removed(tmp_path: Path) -> None:
     assert path.with_name("classes.tif.aux.xml").exists()
     make(tmp_path, mask, grid, classes=None)
     assert not path.with_name("classes.tif.aux.xml").exists()
+
+
+def test_a_part_that_is_gone_is_named(tmp_path: Path) -> None:
+    mask = class_mask(20, 20)
+    [part] = write_parts(tmp_path, mask, [Window(0, 0, 20, 20)])
+    part.path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"0\.tif"):
+        join(tmp_path, mask, [part])
+
+
+def test_a_part_that_is_damaged_leaves_nothing(tmp_path: Path) -> None:
+    mask = class_mask(900, 900)
+    [part] = write_parts(tmp_path, mask, [Window(0, 0, 900, 900)])
+    content = part.path.read_bytes()
+    part.path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(OSError, match="GDAL"):
+        join(tmp_path, mask, [part])
+    assert [*tmp_path.iterdir()] == [part.path]
+
+
+@pytest.mark.parametrize("classes", [CLASSES, None])
+@pytest.mark.parametrize("shape", [(1, 1), (513, 1), (700, 1300), (1025, 1024)])
+def test_gdal_finds_nothing_to_say_of_a_cog(
+    tmp_path: Path, classes: Sequence[ClassInfo] | None, shape: tuple[int, int]
+) -> None:
+    validator = Path("/usr/bin/python3"), "osgeo_utils.samples"
+    module = f"{validator[1]}.validate_cloud_optimized_geotiff"
+    found = [str(validator[0]), "-c", f"import {module}"]
+    if (
+        not validator[0].exists()
+        or subprocess.run(found, capture_output=True, check=False).returncode
+    ):
+        pytest.skip("GDAL's validator is absent; apt-get install python3-gdal")
+    mask = class_mask(*shape)
+    path = make(tmp_path, mask, grid_of(mask.shape), classes)
+    command = [str(validator[0]), "-m", module, "--full-check=yes", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "is a valid cloud optimized GeoTIFF" in done.stdout
+    assert "warning" not in done.stdout
+
+
+def test_a_disk_that_fills_at_any_point_leaves_no_raster(tmp_path: Path) -> None:
+    """GDAL says nothing of what it still holds when it closes the file."""
+    mask = np.random.default_rng(0).integers(0, 100, (700, 900), dtype=np.uint8)
+    parts = write_parts(tmp_path, mask, [Window(0, 0, *mask.shape)])
+    size = join(tmp_path, mask, parts, None).stat().st_size
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    failed = 0
+    rooms = np.linspace(0.05 * size, 1.2 * size, 24)
+    for room in rooms:
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={int(room)}", "tmpfs", str(disk)]
+        if subprocess.run(mount, check=False, capture_output=True).returncode:
+            pytest.skip("no tmpfs can be mounted here")
+        try:
+            write_cog(
+                parts,
+                disk / "a.tif",
+                grid=grid_of(mask.shape),
+                classes=None,
+                tags={},
+                work=tmp_path,
+            )
+        except OSError:
+            failed += 1
+            assert list(disk.iterdir()) == []
+        else:
+            with rasterio.open(disk / "a.tif") as got:
+                assert (got.read(1) == mask).all()
+        finally:
+            subprocess.run(["umount", str(disk)], check=True)
+    assert 0 < failed < len(rooms), "too small at first, large enough at last"

@@ -11,10 +11,9 @@ import pyproj
 import pytest
 from class_masks import trace_whole
 from PIL import Image
-from rasters import CLASSES, NORTH_UP, UTM
+from rasters import CLASSES, NORTH_UP, UTM, write_mask
 
 from geoseg.grid import Grid
-from geoseg.io.cog import ScratchRaster, write_cog
 from geoseg.io.vector import write_segments
 
 PYTHON = Path("/usr/bin/python3")
@@ -78,9 +77,7 @@ def test_outputs_open_styled_in_qgis(
     write_segments(
         segments, [batch], grid=grid, classes=CLASSES, scene_id="it's", provenance={}
     )
-    with ScratchRaster(tmp_path / "scratch.tif", mask.shape) as scratch:
-        scratch.write(grid.whole, mask)
-    write_cog(scratch.path, classes, grid=grid, classes=CLASSES, tags={})
+    write_mask(classes, mask, grid)
 
     command = [PYTHON, PROBE, segments, classes, tmp_path / "picture"]
     done = subprocess.run(

@@ -16,12 +16,11 @@ from affine import Affine
 from class_masks import trace_whole
 from PIL import Image
 from rasterio.crs import CRS
-from rasters import GRIDS, write_raster
+from rasters import GRIDS, write_mask, write_raster
 
 from geoseg.errors import UsageError
 from geoseg.finish import ITEM as FINISHED
 from geoseg.grid import Grid, Window
-from geoseg.io.cog import ScratchRaster, write_cog
 from geoseg.io.overview import Picture, read_mask_grid, read_outlines, read_picture
 from geoseg.io.stac import write_item
 from geoseg.io.vector import write_segments
@@ -60,16 +59,8 @@ class MadeRun:
         wkt = None if grid is None else CRS.from_string(grid[0]).to_wkt()
         transform = Affine.identity() if grid is None else grid[1]
         place = Grid(mask.shape[0], mask.shape[1], transform, wkt)
-        with ScratchRaster(folder / "scratch.tif", mask.shape) as scratch:
-            scratch.write(place.whole, mask)
-        write_cog(
-            folder / "scratch.tif",
-            folder / "classes.tif",
-            grid=place,
-            classes=CLASSES,
-            tags={"model": "org/toy"},
-        )
-        (folder / "scratch.tif").unlink()
+        tags = {"model": "org/toy"}
+        write_mask(folder / "classes.tif", mask, place, CLASSES, tags)
         assets = {"classes": "classes.tif"}
         if polygons:
             assets["segments"] = "segments.gpkg"

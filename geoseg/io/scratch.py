@@ -1,0 +1,71 @@
+"""Byte rasters that live for minutes: parts of a scene, and its overviews."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from affine import Affine
+from rasterio.io import DatasetWriter, MemoryFile
+
+from geoseg.io.gdal import gdal_env
+from geoseg.types import NODATA
+
+BLOCK_ROWS = 64
+"""Rows of a block; written in multiples of them, no block is encoded twice."""
+
+BLOCK_COLS = 512
+"""Columns of a block: those of a COG, which GDAL copies block by block. It would decode
+strips of the whole width again for each of them."""
+
+
+def write_scratch(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
+    """Write a whole raster.
+
+    Args:
+        path: A GeoTIFF to make; one that is there is replaced.
+        pixels: Shape (height, width); held a second time, compressed.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    height, width = pixels.shape
+    with MemoryFile() as memory:
+        with gdal_env(), create_scratch(memory.name, (height, width), NODATA) as file:
+            file.write(pixels, 1)
+        # Not by GDAL, which says nothing of a disk that is full when a file is closed.
+        path.write_bytes(memory.getbuffer())
+
+
+def create_scratch(
+    path: Path | str, shape: tuple[int, int], nodata: int
+) -> DatasetWriter:
+    """Make a GeoTIFF that is then written from top to bottom; the caller closes it.
+
+    Args:
+        path: Where it goes.
+        shape: Height and width, pixels.
+        nodata: Value of pixels without data.
+    """
+    height, width = shape
+    return rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        height=height,
+        width=width,
+        count=1,
+        dtype="uint8",
+        nodata=nodata,
+        # Any but the identity, which rasterio warns of; the COG has its own.
+        transform=Affine.scale(2, -2),
+        tiled=True,
+        blockxsize=BLOCK_COLS,
+        blockysize=BLOCK_ROWS,
+        # The cheapest that every GDAL has; docs/decisions/0009-rasters.md.
+        compress="PACKBITS",
+        # A scene over 4 GB would otherwise fail at the end of its run.
+        bigtiff="IF_SAFER",
+    )
