@@ -92,7 +92,7 @@ def _wrap(stages: Stages, predictor: Predictor) -> None:
     stages.wrap(graph.SceneReader, "read", "read")
     stages.wrap(Predictor, "_stack", "model input")
     stages.wrap(Predictor, "_launch", "model")
-    stages.wrap(graph, "_blend", "blend")
+    stages.wrap(graph, "blend_classes", "blend")
     stages.wrap(graph, "trace_part", "trace")
     stages.wrap(graph, "_write_part", "parts")
     stages.wrap(finish, "_write_rasters", "cog")

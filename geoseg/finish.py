@@ -157,7 +157,7 @@ def _write_polygons(
             ClassSummary(c.id, c.name, counts[c.id], None, None) for c in job.classes
         )
     spill = Path(job.work)
-    parts = [part_path(job, band.index, "polygons.npz") for band in job.parts]
+    parts = [part_path(job, band.index, "polygons.part") for band in job.parts]
     names = [c.name for c in job.classes if c.id in job.excluded]
     totals = write_segments(
         out / SEGMENTS,
