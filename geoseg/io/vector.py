@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -183,8 +184,11 @@ def _write(
     file: Callable[[Iterator[pa.RecordBatch]], None],
     batches: Iterator[PolygonBatch],
 ) -> None:
-    """Write the rows of batches."""
+    """Write the rows of batches, all of them."""
+    records = table.records(batches)
     try:
-        file(table.records(batches))
+        file(records)
+        if next(records, None) is not None:
+            raise OSError(errno.EIO, "its library took a part of the rows only")
     except Exception as error:
         raise table.failure or error from error
