@@ -6,8 +6,9 @@ import os
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from geoseg import __version__
-from geoseg.errors import GeosegError, OutputError, SceneError, UsageError
+from geoseg.errors import (
+    GeosegError,
+    GeosegWarning,
+    OutputError,
+    SceneError,
+    UsageError,
+)
 from geoseg.finish import ClassSummary, vector_settings
 from geoseg.generalizing import Generalization, generalize
 from geoseg.grid import Window
@@ -27,7 +34,13 @@ from geoseg.io.class_raster import (
     open_class_raster,
 )
 from geoseg.io.class_table import read_class_table
-from geoseg.io.vector import SUFFIXES, ClassTotal, write_segments
+from geoseg.io.vector import (
+    SUFFIXES,
+    ClassTotal,
+    is_users_style,
+    style_path,
+    write_segments,
+)
 from geoseg.pipelines.vectorize_classes import (
     Coding,
     classes_of_table,
@@ -128,7 +141,8 @@ def run(config: VectorizeConfig, listener: Listener | None = None) -> VectorizeR
     out = _output(config)
     job = _Job(config, out, listener)
     try:
-        totals = job.run()
+        with _warnings_noted(listener):
+            totals = job.run()
     except GeosegError:
         raise
     except OSError as error:
@@ -147,6 +161,17 @@ def run(config: VectorizeConfig, listener: Listener | None = None) -> VectorizeR
         for info in job.classes.infos
     )
     return VectorizeResult(out, summaries, time.perf_counter() - started)
+
+
+@contextmanager
+def _warnings_noted(listener: Listener) -> Iterator[None]:
+    """Tell the listener of warnings once the block has ended well."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", GeosegWarning)
+        yield
+    for warning in caught:
+        if issubclass(warning.category, GeosegWarning):
+            listener.note(str(warning.message))
 
 
 class _Job:
@@ -344,11 +369,9 @@ def _output(config: VectorizeConfig) -> Path:
             )
     if out.is_dir():
         raise OutputError(f"{out} is a folder; name a file with -o")
-    # The style of a format that holds none lies beside it.
-    for file in {
-        out,
-        out if out.suffix.lower() == ".gpkg" else out.with_suffix(".qml"),
-    }:
+    style = style_path(out)
+    replaced = [out] if style is None or is_users_style(style) else [out, style]
+    for file in replaced:
         if file.exists() and not config.overwrite:
             raise OutputError(
                 f"{file} is there already; pass --overwrite to replace it, or choose "

@@ -138,15 +138,37 @@ def test_where_polygons_cannot_go(raster: Path, tmp_path: Path) -> None:
     assert not missing.parent.exists()
 
 
-def test_a_style_that_is_there_is_replaced_on_request_only(
+def test_a_style_is_replaced_on_request_and_a_users_never(
     raster: Path, tmp_path: Path
 ) -> None:
     style = tmp_path / "out.qml"
-    style.write_text("mine")
-    for suffix in (".fgb", ".parquet"):
-        message = refused(raster, "-o", tmp_path / f"out{suffix}")
-        assert f"{style} is there already" in message
-    assert style.read_text() == "mine"
+    assert geoseg("vectorize", raster, "-o", tmp_path / "out.fgb").exit_code == 0
+    own = style.read_bytes()
+    message = refused(raster, "-o", tmp_path / "out.parquet")
+    assert f"{style} is there already" in message
+    table = tmp_path / "t.csv"
+    table.write_text("id,name\n0,a\n1,b\n2,c\n3,d\n")
+    renamed = ["-o", tmp_path / "out.parquet", "--overwrite", "--classes", table]
+    assert geoseg("vectorize", raster, *renamed).exit_code == 0
+    assert style.read_bytes() not in (own, b"")
+    for users in (b"mine", own.replace(b"class 1", b"sea")):
+        style.write_bytes(users)
+        for suffix in (".fgb", ".parquet"):
+            result = geoseg(
+                "vectorize", raster, "-o", tmp_path / f"out{suffix}", "--overwrite"
+            )
+            assert result.exit_code == 0
+            assert result.stderr.count("\n") == 1
+            assert f"{style} is not of geoseg and is kept" in result.stderr
+            assert style.read_bytes() == users
+
+
+def test_a_folder_in_place_of_the_style_stays(raster: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.qml").mkdir()
+    result = geoseg("vectorize", raster, "-o", tmp_path / "out.fgb")
+    assert result.exit_code == 0
+    assert "is not of geoseg and is kept" in result.stderr
+    assert len(rows_of(tmp_path / "out.fgb")) > 5
 
 
 def test_inputs_are_never_replaced(raster: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from rasters import CLASSES, GRIDS, NORTH_UP, UTM
 from geoseg.errors import FileOutputError, OutputError
 from geoseg.grid import Grid
 from geoseg.io import geoparquet, vector
-from geoseg.io.style import qml
+from geoseg.io.style import qml_file
 from geoseg.io.vector import SUFFIXES, ClassTotal, write_segments
 from geoseg.vectorize import PolygonBatch
 
@@ -112,7 +112,7 @@ def test_every_format_holds_the_same(
     beside = [] if suffix == ".gpkg" else [path.with_suffix(".qml")]
     assert sorted(tmp_path.iterdir()) == sorted([path, *beside])
     for style in beside:
-        assert style.read_text(encoding="utf-8") == qml(CLASSES)
+        assert style.read_text(encoding="utf-8") == qml_file(CLASSES)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
