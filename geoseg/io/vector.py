@@ -88,6 +88,7 @@ def write_segments(
     scene_id: str,
     provenance: Mapping[str, str],
     with_confidence: bool = True,
+    work: Path | None = None,
 ) -> dict[int, ClassTotal]:
     """Stream polygons into a file that appears when it is whole.
 
@@ -106,6 +107,7 @@ def write_segments(
         provenance: Written as metadata of the layer or, in GeoParquet, of the file.
         with_confidence: Whether the batches have confidence; without, its column is
             null.
+        work: Folder of temporary files, of `work_folder`; None: that of `path`.
 
     Returns:
         Totals by class id, of every class, found or not.
@@ -134,8 +136,8 @@ def write_segments(
         with (
             # Not in the writer's thread: filters are those of the process.
             warnings.catch_warnings(),
-            _style_beside(path, classes),
-            atomic_path(path) as temporary,
+            _style_beside(path, classes, work),
+            atomic_path(path, work) as temporary,
         ):
             # `open_scene` has said that there is no CRS.
             warnings.filterwarnings("ignore", "'crs' was not provided", UserWarning)
@@ -178,7 +180,9 @@ def is_users_style(style: Path) -> bool:
 
 
 @contextmanager
-def _style_beside(path: Path, classes: Sequence[ClassInfo]) -> Iterator[None]:
+def _style_beside(
+    path: Path, classes: Sequence[ClassInfo], work: Path | None
+) -> Iterator[None]:
     """Put a style beside a file that cannot hold one, when the block has written it."""
     style = style_path(path)
     if style is None:
@@ -193,7 +197,7 @@ def _style_beside(path: Path, classes: Sequence[ClassInfo]) -> Iterator[None]:
         )
         yield
         return
-    with atomic_path(style) as temporary:
+    with atomic_path(style, work) as temporary:
         # Written first: on a full disk it must fail before the other file has its name.
         temporary.write_text(qml_file(classes), encoding="utf-8")
         yield

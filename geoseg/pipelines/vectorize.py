@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import threading
 import time
 import warnings
@@ -19,13 +17,13 @@ from geoseg import __version__
 from geoseg.errors import (
     GeosegError,
     GeosegWarning,
-    OutputError,
     SceneError,
     UsageError,
 )
 from geoseg.finish import ClassSummary, vector_settings
 from geoseg.generalizing import Generalization, generalize
 from geoseg.grid import Window
+from geoseg.io.atomic import work_folder
 from geoseg.io.class_raster import (
     ClassRaster,
     ClassReader,
@@ -34,13 +32,7 @@ from geoseg.io.class_raster import (
     open_class_raster,
 )
 from geoseg.io.class_table import read_class_table
-from geoseg.io.vector import (
-    SUFFIXES,
-    ClassTotal,
-    is_users_style,
-    style_path,
-    write_segments,
-)
+from geoseg.io.vector import ClassTotal, write_segments
 from geoseg.pipelines.vectorize_classes import (
     Coding,
     classes_of_table,
@@ -49,6 +41,7 @@ from geoseg.pipelines.vectorize_classes import (
     unknown_values,
     without,
 )
+from geoseg.pipelines.vectorize_output import check_not_a_source, choose_output
 from geoseg.vectorize import (
     PolygonBatch,
     default_threads,
@@ -138,7 +131,12 @@ def run(config: VectorizeConfig, listener: Listener | None = None) -> VectorizeR
     """
     started = time.perf_counter()
     listener = listener or Listener()
-    out = _output(config)
+    out = choose_output(
+        config.out,
+        config.raster,
+        {"confidence": config.confidence, "class table": config.classes},
+        overwrite=config.overwrite,
+    )
     job = _Job(config, out, listener)
     try:
         with _warnings_noted(listener):
@@ -185,7 +183,7 @@ class _Job:
         )
         self.confidence = self._open_confidence()
         for raster in filter(None, (self.raster, self.confidence)):
-            _check_kept(raster, out)
+            check_not_a_source(out, raster)
         config.generalization.check(self.raster.grid)
         if self.raster.grid.crs is None:
             listener.note(
@@ -237,9 +235,7 @@ class _Job:
         self.listener.begun("Vectorizing", raster.grid.height)
         with (
             # Beside the output: memory disks are small, and this one must have room.
-            tempfile.TemporaryDirectory(
-                prefix=f".{self.out.stem}-spill-", dir=self.out.parent
-            ) as folder,
+            work_folder(self.out) as folder,
             _Readers(raster, self.confidence, coding, self.listener) as readers,
             closing(
                 trace_bands(
@@ -247,7 +243,7 @@ class _Job:
                     raster.grid.whole,
                     height=raster.rows,
                     transform=raster.grid.transform,
-                    spill=Path(folder),
+                    spill=folder,
                     threads=config.threads or default_threads(),
                     nodata=coding.hidden,
                     classes=coding.classes,
@@ -257,12 +253,13 @@ class _Job:
             known = _known(traced, coding.unknown)
             return write_segments(
                 self.out,
-                generalize(known, config.generalization, raster.grid, Path(folder)),
+                generalize(known, config.generalization, raster.grid, folder),
                 grid=raster.grid,
                 classes=self.classes.infos,
                 scene_id=raster.tags.get("scene_id") or Path(raster.path).stem,
                 provenance=self._provenance(),
                 with_confidence=self.confidence is not None,
+                work=folder,
             )
 
     def _provenance(self) -> dict[str, str]:
@@ -331,52 +328,3 @@ def _known(batches: Iterable[PolygonBatch], unknown: int) -> Iterator[PolygonBat
         if (batch.class_id == unknown).any():
             raise _UnknownValuesError
         yield batch
-
-
-def _check_kept(raster: ClassRaster, out: Path) -> None:
-    """Refuse to replace what a raster is read from, a VRT's source, say."""
-    for name in raster.files:
-        if out.exists() and Path(name).exists() and out.samefile(name):
-            raise OutputError(
-                f"{raster.path} is read from {out}; choose another -o, or it would be "
-                "lost"
-            )
-
-
-def _output(config: VectorizeConfig) -> Path:
-    """Return where polygons go.
-
-    Raises:
-        UsageError: Nothing can or may be written there.
-    """
-    out = config.out or Path(config.raster).with_suffix(SUFFIXES[0])
-    if out.suffix.lower() not in SUFFIXES:
-        raise UsageError(
-            f"{out} does not tell a format; end -o in {', '.join(SUFFIXES[:-1])} or "
-            f"{SUFFIXES[-1]}"
-        )
-    if not out.parent.is_dir():
-        raise OutputError(
-            f"there is no folder {out.parent} to write {out.name} to; make it, or "
-            "choose another -o"
-        )
-    inputs = {"raster": config.raster, "confidence": config.confidence}
-    for what, path in {**inputs, "class table": config.classes}.items():
-        both = path is not None and out.exists() and Path(path).exists()
-        if both and out.samefile(str(path)):
-            raise OutputError(
-                f"{out} is the {what} itself; choose another -o, or it would be lost"
-            )
-    if out.is_dir():
-        raise OutputError(f"{out} is a folder; name a file with -o")
-    style = style_path(out)
-    replaced = [out] if style is None or is_users_style(style) else [out, style]
-    for file in replaced:
-        if file.exists() and not config.overwrite:
-            raise OutputError(
-                f"{file} is there already; pass --overwrite to replace it, or choose "
-                "another -o"
-            )
-    if not os.access(out.parent, os.W_OK):
-        raise OutputError(f"{out.parent} cannot be written to; choose another -o")
-    return out

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from commands import geoseg
 from rasterio.vrt import WarpedVRT
 from rasters import NORTH_UP, write_raster
 
+from geoseg.errors import UsageError
+from geoseg.pipelines.vectorize import VectorizeConfig, run
 from geoseg.types import NODATA
 
 
@@ -187,6 +190,54 @@ def test_inputs_are_never_replaced(raster: Path, tmp_path: Path) -> None:
     assert raster.read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["", ".", "/"])
+def test_names_of_no_file(raster: Path, tmp_path: Path, name: str) -> None:
+    out = tmp_path / "o.gpkg"
+    for given in ([name], [name, "-o", out], [raster, "-o", out, "--confidence", name]):
+        assert f"{name!r} names no file; give the file of the" in refused(*given)
+
+
+@pytest.mark.parametrize("name", ["a\nb.gpkg", "\udcff.gpkg", "a\tb.parquet"])
+def test_names_that_libraries_cannot_write_to(
+    raster: Path, tmp_path: Path, name: str
+) -> None:
+    message = refused(raster, "-o", tmp_path / name)
+    assert "libraries cannot write to it; choose another -o" in message
+    assert list(tmp_path.iterdir()) == [raster]
+
+
+def test_null_characters_in_names_of_files(raster: Path, tmp_path: Path) -> None:
+    """No shell can pass them, but a program can."""
+    whole = VectorizeConfig(str(raster), tmp_path / "o.gpkg")
+    for config in (
+        replace(whole, raster="a\0"),
+        replace(whole, confidence="\0"),
+        replace(whole, classes=Path("a\0")),
+        replace(whole, out=tmp_path / "a\0.gpkg"),
+    ):
+        with pytest.raises(UsageError, match=r"null character|cannot write to it"):
+            run(config)
+    assert list(tmp_path.iterdir()) == [raster]
+
+
+def test_a_link_stays_one(raster: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "real"
+    folder.mkdir()
+    link, target = tmp_path / "link.fgb", folder / "target.fgb"
+    link.symlink_to(target)  # to nothing, as yet
+    for given in ([], ["--overwrite"]):
+        assert geoseg("vectorize", raster, "-o", link, *given).exit_code == 0
+        assert link.readlink() == target
+        assert {path.name for path in folder.iterdir()} == {"target.fgb", "target.qml"}
+    assert f"{target} is there already" in refused(raster, "-o", link)
+    other = tmp_path / "other.gpkg"
+    other.symlink_to(target)
+    assert "whose name ends otherwise" in refused(raster, "-o", other, "--overwrite")
+    lost = tmp_path / "lost.gpkg"
+    lost.symlink_to(tmp_path / "gone" / "out.gpkg")
+    assert f"there is no folder {tmp_path / 'gone'}" in refused(raster, "-o", lost)
+
+
 def test_what_is_there_is_replaced_on_request_only(
     raster: Path, tmp_path: Path
 ) -> None:
@@ -246,15 +297,8 @@ def test_a_raster_cut_short_leaves_nothing(tmp_path: Path, threads: int) -> None
     assert {file.name for file in tmp_path.iterdir()} == {"c.tif", "t.csv"}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
-)
-def test_an_interrupted_run_leaves_nothing(
-    tmp_path: Path, number: signal.Signals, code: int
-) -> None:
-    mask = np.random.default_rng(0).integers(0, 4, (4000, 4000)).astype(np.uint8)
-    path = write_classes(tmp_path / "c.tif", mask, nodata=NODATA)
+def interrupted(path: Path, number: signal.Signals) -> tuple[int, str]:
+    """Run until polygons are traced, send a signal, and return code and stderr."""
     process = subprocess.Popen(
         [sys.executable, "-m", "geoseg", "vectorize", str(path)],
         stderr=subprocess.PIPE,
@@ -262,13 +306,41 @@ def test_an_interrupted_run_leaves_nothing(
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob(".c.geoseg-tmp-*")):
+    while not list(path.parent.glob(".c.gpkg.geoseg-work-*/*.gpkg")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
     time.sleep(0.5)
     process.send_signal(number)
     _, told = process.communicate(timeout=60)
-    assert process.returncode == code, told
-    assert "Error: interrupted; nothing was written" in told
+    return process.returncode, told
+
+
+def write_noise(path: Path) -> Path:
+    """Write what takes seconds to trace."""
+    mask = np.random.default_rng(0).integers(0, 4, (4000, 4000)).astype(np.uint8)
+    return write_classes(path, mask, nodata=NODATA)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_an_interrupted_run_leaves_nothing(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    found, told = interrupted(write_noise(tmp_path / "c.tif"), number)
+    assert found == code, told
+    assert "Error: interrupted; polygons appear whole or not at all" in told
     assert [file.name for file in tmp_path.iterdir()] == ["c.tif"]
+
+
+@pytest.mark.slow
+def test_what_a_killed_run_leaves_the_next_one_removes(tmp_path: Path) -> None:
+    path = write_noise(tmp_path / "c.tif")
+    code, _ = interrupted(path, signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 2, "a folder of temporary files"
+    write_classes(path, class_mask(40))
+    assert geoseg("vectorize", path).exit_code == 0
+    assert {file.name for file in tmp_path.iterdir()} == {"c.tif", "c.gpkg"}
