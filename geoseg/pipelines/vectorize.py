@@ -29,7 +29,9 @@ from geoseg.io.class_raster import (
     ClassReader,
     check_same_grid,
     count_values,
+    hidden_pixels,
     open_class_raster,
+    strips,
 )
 from geoseg.io.class_table import read_class_table
 from geoseg.io.vector import ClassTotal, write_segments
@@ -113,6 +115,10 @@ class Listener:
 
 class _UnknownValuesError(Exception):
     """The raster holds values of no known class; carries nothing."""
+
+
+class _NoPercentError(Exception):
+    """Pixels of a class have no confidence; carries nothing."""
 
 
 def run(config: VectorizeConfig, listener: Listener | None = None) -> VectorizeResult:
@@ -205,6 +211,8 @@ class _Job:
             return self._write()
         except _UnknownValuesError:
             counts = self._count()
+        except _NoPercentError:
+            raise self._no_percent() from None
         if self.config.classes is not None:
             table = self.config.classes
             raise unknown_values(self.raster, counts, self.classes, table)
@@ -221,6 +229,23 @@ class _Job:
     def _count(self) -> dict[int, int]:
         self.listener.begun("Looking for classes", self.raster.grid.height)
         return count_values(self.raster, self.listener.rows_done)
+
+    def _no_percent(self) -> SceneError:
+        """Count the pixels of classes without confidence, and say so."""
+        assert self.confidence is not None
+        coding, missing = Coding(self.raster, self.classes), 0
+        self.listener.begun("Looking for confidence", self.raster.grid.height)
+        with ClassReader(self.raster) as raster, ClassReader(self.confidence) as other:
+            for window in strips(self.raster):
+                seen = coding.visible(coding.encode(*raster.read(window)))
+                hidden = hidden_pixels(self.confidence, *other.read(window))
+                missing += int((hidden & seen).sum())
+                self.listener.rows_done(window.height)
+        return SceneError(
+            f"the confidence {self.confidence.path} is nodata for {missing:,} pixels "
+            "of classes, so the mean of their polygons is unknown; fill it, for "
+            "example with gdal_fillnodata, or leave --confidence out"
+        )
 
     def _open_confidence(self) -> ClassRaster | None:
         if self.config.confidence is None:
@@ -308,18 +333,27 @@ class _Readers:
         encoded = self._coding.encode(values, shown)
         percents = None
         if len(self._rasters) > 1:
-            percents, _ = self._own.readers[1].read(window)
-            self._check(percents, encoded)
+            percents, known = self._own.readers[1].read(window)
+            self._check(percents, known, encoded)
         self._listener.rows_done(window.height)
         return encoded, percents
 
-    def _check(self, percents: Bytes, encoded: Bytes) -> None:
-        wrong = percents > 100
-        if wrong.any() and (wrong & self._coding.visible(encoded)).any():
+    def _check(
+        self, percents: Bytes, known: npt.NDArray[np.bool_] | None, encoded: Bytes
+    ) -> None:
+        # The tracer sums a byte of all pixels of a polygon: none can be left out.
+        hidden = hidden_pixels(self._rasters[1], percents, known)
+        if self._has_polygons(hidden, encoded):
+            raise _NoPercentError
+        if self._has_polygons(percents > 100, encoded):
             raise SceneError(
                 f"the confidence {self._rasters[1].path} has values above 100 where "
                 "there are classes; give percents, 0 to 100"
             )
+
+    def _has_polygons(self, pixels: npt.NDArray[np.bool_], encoded: Bytes) -> bool:
+        """Tell whether any of some pixels gets a polygon."""
+        return bool(pixels.any() and (pixels & self._coding.visible(encoded)).any())
 
 
 def _known(batches: Iterable[PolygonBatch], unknown: int) -> Iterator[PolygonBatch]:

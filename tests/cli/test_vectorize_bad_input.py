@@ -130,6 +130,43 @@ def test_confidence_that_is_no_percent(raster: Path) -> None:
     assert "has values above 100 where there are classes" in message
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_confidence_that_is_unknown_within_classes(
+    raster: Path, tmp_path: Path, threads: int
+) -> None:
+    mask = class_mask(40)
+    percents = np.full(mask.shape, 50, np.uint8)
+    percents[mask == NODATA] = 7
+    hidden = np.ones(mask.shape, np.bool_)
+    hidden[20:25, 30:33] = False
+    lacking = int((~hidden & (mask != NODATA)).sum())
+    assert lacking
+    percents[~hidden] = 7
+    for name, given in (
+        ("value", {"nodata": 7}),
+        ("alpha", {"alpha": hidden}),
+        ("mask", {"mask": hidden}),
+        ("list", {"tags": {"NODATA_VALUES": "7"}}),
+    ):
+        path = write_raster(tmp_path / f"{name}.tif", percents, **given)
+        message = refused(raster, "--confidence", path, "--threads", threads, code=1)
+        assert f"{path} is nodata for {lacking:,} pixels of classes" in message
+        assert "fill it" in message
+    assert not (tmp_path / "classes.gpkg").exists()
+
+
+def test_confidence_that_is_unknown_elsewhere_is_fine(
+    raster: Path, tmp_path: Path
+) -> None:
+    """Where there are no classes, or none that get polygons."""
+    mask = class_mask(40)
+    percents = np.where((mask == NODATA) | (mask == 2), 7, 50).astype(np.uint8)
+    path = write_raster(tmp_path / "p.tif", percents, nodata=7)
+    given = ["--confidence", path, "--exclude", 2]
+    assert geoseg("vectorize", raster, *given).exit_code == 0
+    assert {row[3] for row in rows_of(tmp_path / "classes.gpkg")} == {50.0}
+
+
 def test_where_polygons_cannot_go(raster: Path, tmp_path: Path) -> None:
     assert "end -o in .gpkg, .fgb or .parquet" in refused(raster, "-o", "out.shp")
     assert "end -o in" in refused(raster, "-o", tmp_path / "out")
