@@ -74,6 +74,19 @@ def test_areas_without_a_crs(tmp_path: Path) -> None:
     assert "gdal_edit -a_srs" in message
 
 
+def test_a_crs_that_proj_cannot_use(tmp_path: Path) -> None:
+    crs = (
+        'PROJCS["odd",GEOGCS["g",DATUM["d",SPHEROID["s",6378137,0]],'
+        'PRIMEM["Greenwich",0],UNIT["degree",0.0174532925199433]],'
+        'PROJECTION["No_Such_Projection"],UNIT["metre",1]]'
+    )
+    path = write_classes(tmp_path / "c.tif", class_mask(20), crs=crs)
+    message = refused(path, code=1)
+    assert "areas cannot be measured in the CRS" in message
+    assert "gdal_edit -a_srs" in message
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_class_to_exclude_that_is_not_there(raster: Path) -> None:
     message = refused(raster, "--exclude", "forest")
     assert "no class 'forest' to exclude; classes are: 0 (class 0), 1 (class" in message
