@@ -124,7 +124,7 @@ def vectorize(
         ),
         **options,
     )
-    ctx.meta[INTERRUPTED] = "; nothing was written"
+    ctx.meta[INTERRUPTED] = "; polygons appear whole or not at all"
     verbosity = verbosity_of(ctx)
     with VectorizeProgress(verbosity=verbosity) as progress:
         result = job.run(config, progress)

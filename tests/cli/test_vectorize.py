@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 import xml.etree.ElementTree as ET
 from contextlib import closing
 from pathlib import Path
@@ -126,6 +127,28 @@ def test_threads_change_no_byte(
         vectorized(raster, tmp_path / "b.gpkg", *given, "--threads", threads)
     )
     assert found == expected
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_two_runs_give_the_same_bytes(tmp_path: Path, suffix: str) -> None:
+    raster = write_own(tmp_path / "classes.tif", class_mask())
+    out = tmp_path / f"out{suffix}"
+    first = vectorized(raster, out).read_bytes()
+    time.sleep(1.1)  # Times in files have seconds.
+    assert vectorized(raster, out, "--overwrite").read_bytes() == first
+
+
+def test_no_time_in_a_geopackage_is_the_clocks(tmp_path: Path) -> None:
+    raster = write_own(tmp_path / "classes.tif", class_mask(30))
+    out = vectorized(raster, tmp_path / "out.gpkg")
+    query = (
+        "SELECT last_change FROM gpkg_contents UNION "
+        "SELECT timestamp FROM gpkg_metadata_reference UNION "
+        "SELECT update_time FROM layer_styles"
+    )
+    with closing(sqlite3.connect(out)) as connection:
+        times = connection.execute(query).fetchall()
+    assert times == [("1970-01-01T00:00:00.000Z",)]
 
 
 def test_confidence_is_the_mean_of_the_pixels(tmp_path: Path) -> None:

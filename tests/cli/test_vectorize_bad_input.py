@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from commands import geoseg
 from rasterio.vrt import WarpedVRT
 from rasters import NORTH_UP, write_raster
 
+from geoseg.errors import UsageError
+from geoseg.pipelines.vectorize import VectorizeConfig, run
 from geoseg.types import NODATA
 
 
@@ -69,6 +72,19 @@ def test_areas_without_a_crs(tmp_path: Path) -> None:
     message = refused(path, "--min-area", 3, code=1)
     assert "areas are unknown without a CRS" in message
     assert "gdal_edit -a_srs" in message
+
+
+def test_a_crs_that_proj_cannot_use(tmp_path: Path) -> None:
+    crs = (
+        'PROJCS["odd",GEOGCS["g",DATUM["d",SPHEROID["s",6378137,0]],'
+        'PRIMEM["Greenwich",0],UNIT["degree",0.0174532925199433]],'
+        'PROJECTION["No_Such_Projection"],UNIT["metre",1]]'
+    )
+    path = write_classes(tmp_path / "c.tif", class_mask(20), crs=crs)
+    message = refused(path, code=1)
+    assert "areas cannot be measured in the CRS" in message
+    assert "gdal_edit -a_srs" in message
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_class_to_exclude_that_is_not_there(raster: Path) -> None:
@@ -127,6 +143,43 @@ def test_confidence_that_is_no_percent(raster: Path) -> None:
     assert "has values above 100 where there are classes" in message
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_confidence_that_is_unknown_within_classes(
+    raster: Path, tmp_path: Path, threads: int
+) -> None:
+    mask = class_mask(40)
+    percents = np.full(mask.shape, 50, np.uint8)
+    percents[mask == NODATA] = 7
+    hidden = np.ones(mask.shape, np.bool_)
+    hidden[20:25, 30:33] = False
+    lacking = int((~hidden & (mask != NODATA)).sum())
+    assert lacking
+    percents[~hidden] = 7
+    for name, given in (
+        ("value", {"nodata": 7}),
+        ("alpha", {"alpha": hidden}),
+        ("mask", {"mask": hidden}),
+        ("list", {"tags": {"NODATA_VALUES": "7"}}),
+    ):
+        path = write_raster(tmp_path / f"{name}.tif", percents, **given)
+        message = refused(raster, "--confidence", path, "--threads", threads, code=1)
+        assert f"{path} is nodata for {lacking:,} pixels of classes" in message
+        assert "fill it" in message
+    assert not (tmp_path / "classes.gpkg").exists()
+
+
+def test_confidence_that_is_unknown_elsewhere_is_fine(
+    raster: Path, tmp_path: Path
+) -> None:
+    """Where there are no classes, or none that get polygons."""
+    mask = class_mask(40)
+    percents = np.where((mask == NODATA) | (mask == 2), 7, 50).astype(np.uint8)
+    path = write_raster(tmp_path / "p.tif", percents, nodata=7)
+    given = ["--confidence", path, "--exclude", 2]
+    assert geoseg("vectorize", raster, *given).exit_code == 0
+    assert {row[3] for row in rows_of(tmp_path / "classes.gpkg")} == {50.0}
+
+
 def test_where_polygons_cannot_go(raster: Path, tmp_path: Path) -> None:
     assert "end -o in .gpkg, .fgb or .parquet" in refused(raster, "-o", "out.shp")
     assert "end -o in" in refused(raster, "-o", tmp_path / "out")
@@ -138,15 +191,37 @@ def test_where_polygons_cannot_go(raster: Path, tmp_path: Path) -> None:
     assert not missing.parent.exists()
 
 
-def test_a_style_that_is_there_is_replaced_on_request_only(
+def test_a_style_is_replaced_on_request_and_a_users_never(
     raster: Path, tmp_path: Path
 ) -> None:
     style = tmp_path / "out.qml"
-    style.write_text("mine")
-    for suffix in (".fgb", ".parquet"):
-        message = refused(raster, "-o", tmp_path / f"out{suffix}")
-        assert f"{style} is there already" in message
-    assert style.read_text() == "mine"
+    assert geoseg("vectorize", raster, "-o", tmp_path / "out.fgb").exit_code == 0
+    own = style.read_bytes()
+    message = refused(raster, "-o", tmp_path / "out.parquet")
+    assert f"{style} is there already" in message
+    table = tmp_path / "t.csv"
+    table.write_text("id,name\n0,a\n1,b\n2,c\n3,d\n")
+    renamed = ["-o", tmp_path / "out.parquet", "--overwrite", "--classes", table]
+    assert geoseg("vectorize", raster, *renamed).exit_code == 0
+    assert style.read_bytes() not in (own, b"")
+    for users in (b"mine", own.replace(b"class 1", b"sea")):
+        style.write_bytes(users)
+        for suffix in (".fgb", ".parquet"):
+            result = geoseg(
+                "vectorize", raster, "-o", tmp_path / f"out{suffix}", "--overwrite"
+            )
+            assert result.exit_code == 0
+            assert result.stderr.count("\n") == 1
+            assert f"{style} is not of geoseg and is kept" in result.stderr
+            assert style.read_bytes() == users
+
+
+def test_a_folder_in_place_of_the_style_stays(raster: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.qml").mkdir()
+    result = geoseg("vectorize", raster, "-o", tmp_path / "out.fgb")
+    assert result.exit_code == 0
+    assert "is not of geoseg and is kept" in result.stderr
+    assert len(rows_of(tmp_path / "out.fgb")) > 5
 
 
 def test_inputs_are_never_replaced(raster: Path, tmp_path: Path) -> None:
@@ -163,6 +238,54 @@ def test_inputs_are_never_replaced(raster: Path, tmp_path: Path) -> None:
     assert f"is read from {source}" in message
     assert source.read_bytes() == before
     assert raster.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["", ".", "/"])
+def test_names_of_no_file(raster: Path, tmp_path: Path, name: str) -> None:
+    out = tmp_path / "o.gpkg"
+    for given in ([name], [name, "-o", out], [raster, "-o", out, "--confidence", name]):
+        assert f"{name!r} names no file; give the file of the" in refused(*given)
+
+
+@pytest.mark.parametrize("name", ["a\nb.gpkg", "\udcff.gpkg", "a\tb.parquet"])
+def test_names_that_libraries_cannot_write_to(
+    raster: Path, tmp_path: Path, name: str
+) -> None:
+    message = refused(raster, "-o", tmp_path / name)
+    assert "libraries cannot write to it; choose another -o" in message
+    assert list(tmp_path.iterdir()) == [raster]
+
+
+def test_null_characters_in_names_of_files(raster: Path, tmp_path: Path) -> None:
+    """No shell can pass them, but a program can."""
+    whole = VectorizeConfig(str(raster), tmp_path / "o.gpkg")
+    for config in (
+        replace(whole, raster="a\0"),
+        replace(whole, confidence="\0"),
+        replace(whole, classes=Path("a\0")),
+        replace(whole, out=tmp_path / "a\0.gpkg"),
+    ):
+        with pytest.raises(UsageError, match=r"null character|cannot write to it"):
+            run(config)
+    assert list(tmp_path.iterdir()) == [raster]
+
+
+def test_a_link_stays_one(raster: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "real"
+    folder.mkdir()
+    link, target = tmp_path / "link.fgb", folder / "target.fgb"
+    link.symlink_to(target)  # to nothing, as yet
+    for given in ([], ["--overwrite"]):
+        assert geoseg("vectorize", raster, "-o", link, *given).exit_code == 0
+        assert link.readlink() == target
+        assert {path.name for path in folder.iterdir()} == {"target.fgb", "target.qml"}
+    assert f"{target} is there already" in refused(raster, "-o", link)
+    other = tmp_path / "other.gpkg"
+    other.symlink_to(target)
+    assert "whose name ends otherwise" in refused(raster, "-o", other, "--overwrite")
+    lost = tmp_path / "lost.gpkg"
+    lost.symlink_to(tmp_path / "gone" / "out.gpkg")
+    assert f"there is no folder {tmp_path / 'gone'}" in refused(raster, "-o", lost)
 
 
 def test_what_is_there_is_replaced_on_request_only(
@@ -224,15 +347,8 @@ def test_a_raster_cut_short_leaves_nothing(tmp_path: Path, threads: int) -> None
     assert {file.name for file in tmp_path.iterdir()} == {"c.tif", "t.csv"}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
-)
-def test_an_interrupted_run_leaves_nothing(
-    tmp_path: Path, number: signal.Signals, code: int
-) -> None:
-    mask = np.random.default_rng(0).integers(0, 4, (4000, 4000)).astype(np.uint8)
-    path = write_classes(tmp_path / "c.tif", mask, nodata=NODATA)
+def interrupted(path: Path, number: signal.Signals) -> tuple[int, str]:
+    """Run until polygons are traced, send a signal, and return code and stderr."""
     process = subprocess.Popen(
         [sys.executable, "-m", "geoseg", "vectorize", str(path)],
         stderr=subprocess.PIPE,
@@ -240,13 +356,41 @@ def test_an_interrupted_run_leaves_nothing(
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob(".c.geoseg-tmp-*")):
+    while not list(path.parent.glob(".c.gpkg.geoseg-work-*/*.gpkg")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
     time.sleep(0.5)
     process.send_signal(number)
     _, told = process.communicate(timeout=60)
-    assert process.returncode == code, told
-    assert "Error: interrupted; nothing was written" in told
+    return process.returncode, told
+
+
+def write_noise(path: Path) -> Path:
+    """Write what takes seconds to trace."""
+    mask = np.random.default_rng(0).integers(0, 4, (4000, 4000)).astype(np.uint8)
+    return write_classes(path, mask, nodata=NODATA)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_an_interrupted_run_leaves_nothing(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    found, told = interrupted(write_noise(tmp_path / "c.tif"), number)
+    assert found == code, told
+    assert "Error: interrupted; polygons appear whole or not at all" in told
     assert [file.name for file in tmp_path.iterdir()] == ["c.tif"]
+
+
+@pytest.mark.slow
+def test_what_a_killed_run_leaves_the_next_one_removes(tmp_path: Path) -> None:
+    path = write_noise(tmp_path / "c.tif")
+    code, _ = interrupted(path, signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 2, "a folder of temporary files"
+    write_classes(path, class_mask(40))
+    assert geoseg("vectorize", path).exit_code == 0
+    assert {file.name for file in tmp_path.iterdir()} == {"c.tif", "c.gpkg"}
