@@ -9,12 +9,11 @@ from typing import get_args
 import numpy as np
 import numpy.typing as npt
 import pytest
-from blended import blend_rows
+from blended import blend_rows, classify
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import tile_grids, windows
 
-from geoseg.blending.reference import classify
 from geoseg.blending.weights import axis_weights
 from geoseg.errors import BlendingError
 from geoseg.grid import Window

@@ -7,11 +7,11 @@ from typing import get_args
 import numpy as np
 import numpy.typing as npt
 import pytest
+from blended import classify
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from geoseg.blending.reference import classify
 from geoseg.types import BlendSpace
 
 Float32Array = npt.NDArray[np.float32]

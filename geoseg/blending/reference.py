@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from geoseg.blending.exponential import LOG2_E, exp2_of_negative
+from geoseg.blending.exponential import UNIT, exponential
 from geoseg.blending.placing import LogitsArray, PlacedAxis, Placement, check_finite
 from geoseg.blending.weights import Float32Array
 from geoseg.errors import BlendingError
@@ -27,7 +27,7 @@ _CHUNK_PIXELS = 1 << 16  # classified at a time: their float32 planes stay in L2
 
 def blend_rows(
     placement: Placement, space: BlendSpace, *, block_rows: int | None = None
-) -> Iterator[tuple[Window, Float32Array, npt.NDArray[np.bool_]]]:
+) -> Iterator[tuple[Window, Float32Array, Float32Array]]:
     """Upsample tiles and average them by weight, a block of rows after another.
 
     A pixel's value is sum(w * logits) / sum(w) over the tiles that hold it, w being the
@@ -42,9 +42,9 @@ def blend_rows(
         block_rows: Rows at a time, of any the same bytes; None: up to 64, and 64 MB.
 
     Returns:
-        Iterator over blocks from top to bottom: the block's window, its blended values
-        (K, rows, columns) float32, and (rows, columns) bool, False (and values 0) where
-        no tile lies. K is 0 if there are no tiles.
+        Iterator over blocks from top to bottom: the block's window, the sum of w *
+        logits, (K, rows, columns) float32, and the sum of w, (rows, columns) float32,
+        both 0 where no tile lies. K is 0 if there are no tiles.
 
     Raises:
         BlendingError: A tile's logits are NaN or infinite.
@@ -59,7 +59,7 @@ def blend_rows(
 
 def _blend_blocks(
     placement: Placement, space: BlendSpace, block_rows: int
-) -> Iterator[tuple[Window, Float32Array, npt.NDArray[np.bool_]]]:
+) -> Iterator[tuple[Window, Float32Array, Float32Array]]:
     output = placement.output
     for row in range(output.row, output.row_stop, block_rows):
         height = min(block_rows, output.row_stop - row)
@@ -69,8 +69,8 @@ def _blend_blocks(
 
 def _blend_block(
     placement: Placement, block: Window, space: BlendSpace
-) -> tuple[Float32Array, npt.NDArray[np.bool_]]:
-    """Blend one block; returns values (K, rows, columns) and what is covered."""
+) -> tuple[Float32Array, Float32Array]:
+    """Blend one block; returns sums (K, rows, columns) and those of the weights."""
     total = np.zeros((placement.num_classes, block.height, block.width), np.float32)
     weight_sum = np.zeros((block.height, block.width), np.float32)
     add = _add_logits if space == "logits" else _add_softmax
@@ -80,10 +80,17 @@ def _blend_block(
         if start < stop:
             own = slice(start - block.row, stop - block.row)
             add(placement, a, (start, stop), total[:, own], weight_sum[own])
-    covered = weight_sum > 0
-    weight_sum[~covered] = 1  # 0 / 1, not 0 / 0, where no tile lies
-    total *= np.float32(1) / weight_sum
-    return total, covered
+    return total, weight_sum
+
+
+def divide(totals: Float32Array, weight_sum: Float32Array) -> Float32Array:
+    """Return blended values, (K, h, w), of what `blend_rows` yields; 0 for no tiles."""
+    return totals * (np.float32(1) / _divisor(weight_sum))
+
+
+def _divisor(weight_sum: Float32Array) -> Float32Array:
+    # 0 / 1, not 0 / 0, where no tile lies.
+    return np.where(weight_sum > 0, weight_sum, np.float32(1))
 
 
 def _add_logits(
@@ -199,24 +206,22 @@ def _exp_over_peak(values: Float32Array) -> Float32Array:
         np.maximum(peak, value, out=peak)
     norm: Float32Array = np.zeros_like(peak)
     for value in values:
-        value[:] = _exp_of_difference(value, peak)
+        # Far below the peak, the difference may leave float32's range: no matter.
+        with np.errstate(over="ignore"):
+            value[:] = exponential((value - peak) * UNIT, degree=5)
         norm += value
     return norm
 
 
-def _exp_of_difference(value: Float32Array, peak: Float32Array) -> Float32Array:
-    # Far below the peak, the difference may leave float32's range: that is no matter.
-    with np.errstate(over="ignore"):
-        return exp2_of_negative((value - peak) * LOG2_E)
-
-
 def classify(
-    blended: Float32Array, space: BlendSpace
+    totals: Float32Array, weight_sum: Float32Array, space: BlendSpace
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """Pick each pixel's class and say how sure it is.
 
     Args:
-        blended: What `blend_rows` yields, shape (K, h, w), float32, finite, K <= 255.
+        totals: Weighted sums as `blend_rows` yields them, shape (K, h, w), float32,
+            finite, K <= 255.
+        weight_sum: Their divisor, shape (h, w), >= 0.
         space: What was blended there.
 
     Returns:
@@ -225,32 +230,37 @@ def classify(
         largest blended probability over their sum. Values that mean nothing where no
         tile lies (0 and 0 for probabilities).
     """
-    _, height, width = blended.shape
+    _, height, width = totals.shape
     index = np.zeros((height, width), np.uint8)
     confidence = np.zeros((height, width), np.uint8)
     step = max(1, _CHUNK_PIXELS // max(1, width))
     for row in range(0, height, step):
         rows = slice(row, row + step)
-        _classify_rows(blended[:, rows], space, index[rows], confidence[rows])
+        scale = UNIT / _divisor(weight_sum[rows]) if space == "logits" else None
+        _classify_rows(totals[:, rows], scale, index[rows], confidence[rows])
     return index, confidence
 
 
 def _classify_rows(
     values: Float32Array,
-    space: BlendSpace,
+    scale: Float32Array | None,
     index: npt.NDArray[np.uint8],
     confidence: npt.NDArray[np.uint8],
 ) -> None:
-    """Write class index and confidence of values (K, rows, columns)."""
+    """Write class index and confidence of values (K, rows, columns).
+
+    With a scale, they are logits, whose differences are to be multiplied by it.
+    """
     best = values[0].copy()
     for number, value in enumerate(values[1:], start=1):
         np.copyto(index, np.uint8(number), where=value > best)
         np.maximum(best, value, out=best)
     share = np.zeros_like(best)
-    if space == "logits":
+    if scale is not None:
         # The largest softmax is 1 / sum(exp(logit - largest)).
-        for value in values:
-            share += _exp_of_difference(value, best)
+        with np.errstate(over="ignore"):
+            for value in values:
+                share += exponential((value - best) * scale, degree=4)
         np.divide(np.float32(100), share, out=share)
     else:
         for value in values:
@@ -272,13 +282,13 @@ def blend_classes(
 ) -> bool:
     """Do what `geoseg.blending.native.blend_classes` does."""
     covers = True
-    for window, blended, covered in blend_rows(placement, space):
+    for window, totals, weight_sum in blend_rows(placement, space):
         place = window.relative_to(placement.output).slices
         own = keep[place]
         if not own.any():
             continue
-        covers = covers and bool(covered[own].all())
-        index, percent = classify(blended, space)
+        covers = covers and bool((weight_sum[own] > 0).all())
+        index, percent = classify(totals, weight_sum, space)
         mask[place][own] = ids[index[own]]
         if confidence is not None:
             confidence[place][own] = percent[own]

@@ -2,27 +2,30 @@
 
 // What a layer contributes to one row of the output.
 struct Part {
-  const float *low, *high;  // enlarged rows of the source
+  const float *low, *high;  // enlarged rows of the source; nullptr: contributes nothing
   float low_share, high_share, weight;
   const float* weights;  // by column
   int64_t first, last;   // vectors of the strip
 };
 
-constexpr float LOG2_E = 0x1.715476p0f;
-
-// A number 0..255 or so as the nearest integer, ties to even.
+// A number 0..255 as the nearest integer, ties to even, in the lowest byte.
 inline Integers round_small(Reals numbers) {
   const Reals shifted = numbers + 0x1.8p23f;
-  return reinterpret_cast<const Integers&>(shifted) & 0x1ff;
+  return reinterpret_cast<const Integers&>(shifted);
 }
 
-typedef uint8_t Bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
-
-inline bool any(Integers lanes) {
-  int64_t words[LANES / 2], found = 0;
-  std::memcpy(words, &lanes, sizeof words);
-  for (const int64_t word : words) found |= word;
-  return found != 0;
+// Writes the lowest byte of each lane. Of its own, GCC takes lanes out one by one.
+inline void write_bytes(Integers numbers, uint8_t* to) {
+#if GEOSEG_VECTOR_BYTES == 64
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_maskz_cvtepi32_epi8(0xffff, __m512i(numbers)));
+#elif GEOSEG_VECTOR_BYTES == 32
+  const __m256i lowest = _mm256_set1_epi32(0x0c080400);
+  const __m256i halves = _mm256_shuffle_epi8(__m256i(numbers), lowest);
+  const int32_t words[2] = {_mm256_extract_epi32(halves, 0), _mm256_extract_epi32(halves, 4)};
+  std::memcpy(to, words, sizeof words);
+#else
+  for (int lane = 0; lane < LANES; lane++) to[lane] = uint8_t(numbers[lane]);
+#endif
 }
 
 inline bool any(const uint8_t* bytes, int64_t count) {
@@ -35,6 +38,12 @@ inline bool any(const uint8_t* bytes, int64_t count) {
   }
   for (; i < count; i++) found |= bytes[i];
   return found != 0;
+}
+
+// Where `keep` is not 0 the bytes, elsewhere the other one.
+inline void select_bytes(const uint8_t* __restrict keep, const uint8_t* __restrict bytes, uint8_t other, int64_t count,
+                         uint8_t* __restrict to) {
+  for (int64_t i = 0; i < count; i++) to[i] = keep[i] ? bytes[i] : other;
 }
 
 // Memory is that of the caller; `known` is the number of classes, or 0.
@@ -51,9 +60,12 @@ class Blending {
     }
     sources_ = arena.take<float>(p_.classes * layout_.pitch);
     values_ = arena.take<float>(p_.classes * LANES);
+    ids_ = arena.take<int32_t>(p_.classes * LANES);
+    for (int64_t i = 0; i < p_.classes * LANES; i++) ids_[i] = p_.ids[i / LANES];
     totals_ = arena.take<float>(probabilities ? layout_.row : 0);
     weight_sums_ = arena.take<float>(probabilities ? layout_.vectors * LANES : 0);
     keep_ = arena.take<uint8_t>(layout_.vectors * LANES);
+    covered_ = arena.take<uint8_t>(layout_.vectors * LANES);
     mask_ = arena.take<uint8_t>(layout_.vectors * LANES);
     confidence_ = arena.take<uint8_t>(layout_.vectors * LANES);
   }
@@ -66,7 +78,7 @@ class Blending {
       begin_strip();
       for (int64_t row = p_.row; row < p_.row + p_.height; row++) blend_row(row);
     }
-    return !any(uncovered_);
+    return !uncovered_;
   }
 
  private:
@@ -98,12 +110,21 @@ class Blending {
       find_parts(row);
       if (probabilities) add_probabilities();
       for (int64_t v = 0; v < strip_.vectors; v++) finish_vector(v);
-      std::memcpy(p_.mask + at, mask_, strip_.width);
-      if (p_.confidence) std::memcpy(p_.confidence + at, confidence_, strip_.width);
+      write_row(at);
     } else {
       std::memset(p_.mask + at, p_.nodata, strip_.width);
       if (p_.confidence) std::memset(p_.confidence + at, p_.nodata, strip_.width);
     }
+  }
+
+  // Writes what is wanted of a finished row, and tells of pixels wanted where no tile lies.
+  void write_row(int64_t at) {
+    select_bytes(keep_, mask_, p_.nodata, strip_.width, p_.mask + at);
+    if (p_.confidence) select_bytes(keep_, confidence_, p_.nodata, strip_.width, p_.confidence + at);
+    uint8_t uncovered = 0;
+    const uint8_t *keep = keep_, *covered = covered_;
+    for (int64_t x = 0, width = strip_.width; x < width; x++) uncovered |= keep[x] & ~covered[x];
+    uncovered_ |= uncovered != 0;
   }
 
   void find_parts(int64_t row) {
@@ -114,16 +135,23 @@ class Blending {
       if (row < p_.rows.starts[a] || row >= p_.rows.stops[a]) continue;
       const int64_t source = p_.sources[place], next = least(source + 1, p_.side - 1);
       const float* low = enlarged_row<known>(p_, layout_, strip_, layer, source, sources_);
-      const float* high = enlarged_row<known>(p_, layout_, strip_, layer, next, sources_);
-      parts_[part_count_++] = {low, high, p_.rows.low_shares[entry], p_.rows.high_shares[entry],
-                               p_.rows.weights[entry], layer.weights, layer.first, layer.last};
+      const float high_share = p_.rows.high_shares[entry];
+      const float* high = high_share ? enlarged_row<known>(p_, layout_, strip_, layer, next, sources_) : nullptr;
+      parts_[part_count_++] = {low, high, p_.rows.low_shares[entry], high_share, p_.rows.weights[entry],
+                               layer.weights, layer.first, layer.last};
     }
   }
 
-  // The value of class `k` in a vector of a part.
-  Reals interpolate(const Part& part, int64_t v, int64_t k) const {
-    const int64_t at = (v * classes() + k) * LANES;
-    return load(part.low + at) * part.low_share + load(part.high + at) * part.high_share;
+  // Calls `take` with each class and its value in a vector of a part.
+  template <typename Take>
+  void interpolate(const Part& part, int64_t v, const Take& take) const {
+    const int64_t at = v * classes() * LANES;
+    const float *low = part.low + at, *high = part.high + at;
+    if (part.high)
+      for (int64_t k = 0; k < classes(); k++)
+        take(k, load(low + k * LANES) * part.low_share + load(high + k * LANES) * part.high_share);
+    else
+      for (int64_t k = 0; k < classes(); k++) take(k, load(low + k * LANES) * part.low_share);
   }
 
   static Reals weight_of(const Part& part, int64_t v) { return load(part.weights + v * LANES) * part.weight; }
@@ -140,13 +168,11 @@ class Blending {
   void add_softmax(const Part& part, int64_t v) {
     Reals own[known ? known : 1];
     Reals* const values = known ? own : reinterpret_cast<Reals*>(values_);
-    Reals best = values[0] = interpolate(part, v, 0);
-    for (int64_t k = 1; k < classes(); k++) {
-      values[k] = interpolate(part, v, k);
-      best = values[k] > best ? values[k] : best;
-    }
+    interpolate(part, v, [&](int64_t k, Reals value) { values[k] = value; });
+    Reals best = values[0];
+    for (int64_t k = 1; k < classes(); k++) best = larger(best, values[k]);
     Reals norm = {};
-    for (int64_t k = 0; k < classes(); k++) norm += values[k] = exp2_of_negative((values[k] - best) * LOG2_E);
+    for (int64_t k = 0; k < classes(); k++) norm += values[k] = exponential<5>((values[k] - best) * UNIT);
     const Reals weight = weight_of(part, v), share = weight / norm;
     float* total = totals_ + v * classes() * LANES;
     for (int64_t k = 0; k < classes(); k++, total += LANES) store(total, load(total) + values[k] * share);
@@ -159,22 +185,19 @@ class Blending {
       for (int64_t k = 0; k < classes(); k++) values[k] = load(totals_ + (v * classes() + k) * LANES);
       return load(weight_sums_ + v * LANES);
     }
-    const Part& first = parts_[0];
-    for (int64_t k = 0; k < classes(); k++) values[k] = interpolate(first, v, k);
-    Reals weight = weight_of(first, v);
+    interpolate(parts_[0], v, [&](int64_t k, Reals value) { values[k] = value; });
+    Reals weight = weight_of(parts_[0], v);
     for (int64_t i = 1; i < part_count_; i++) {
-      for (int64_t k = 0; k < classes(); k++) values[k] += interpolate(parts_[i], v, k);
+      interpolate(parts_[i], v, [&](int64_t k, Reals value) { values[k] += value; });
       weight += weight_of(parts_[i], v);
     }
     return weight;
   }
 
   void finish_vector(int64_t v) {
-    if (!any(keep_ + v * LANES, LANES) || part_count_ == 0) {
-      // A pixel wanted where no tile lies is told, and has no class.
-      uncovered_ |= __builtin_convertvector(*reinterpret_cast<const Bytes*>(keep_ + v * LANES), Integers);
-      std::memset(mask_ + v * LANES, p_.nodata, LANES);
-      std::memset(confidence_ + v * LANES, p_.nodata, LANES);
+    if (!any(keep_ + v * LANES, LANES)) return;
+    if (part_count_ == 0) {
+      std::memset(covered_ + v * LANES, 0, LANES);
       return;
     }
     Reals own[known ? known : 1];
@@ -184,35 +207,31 @@ class Blending {
   void classify(int64_t v, Reals* values) {
     const Reals weight = sum_parts(v, values);
     const Integers covered = weight > 0.0f;
-    const Reals scale = 1.0f / (covered ? weight : Reals{} + 1.0f);
-    Reals best = values[0] = values[0] * scale;
-    Integers id = Integers{} + p_.ids[0];
+    Reals best = values[0];
+    Integers id = load(ids_);
     for (int64_t k = 1; k < classes(); k++) {
-      values[k] *= scale;
-      const Integers greater = values[k] > best;
-      best = greater ? values[k] : best;
-      id = greater ? Integers{} + p_.ids[k] : id;
+      id = values[k] > best ? load(ids_ + k * LANES) : id;
+      best = larger(best, values[k]);
     }
-    const Integers keep = __builtin_convertvector(*reinterpret_cast<const Bytes*>(keep_ + v * LANES), Integers) != 0;
-    uncovered_ |= keep & ~covered;
-    write(keep ? id : Integers{} + p_.nodata, mask_ + v * LANES);
+    write_bytes(covered, covered_ + v * LANES);
+    write_bytes(id, mask_ + v * LANES);
     if (!p_.confidence) return;
-    const Integers percent = round_small(confidence_of(values, best));
-    write(keep ? percent : Integers{} + p_.nodata, confidence_ + v * LANES);
+    const Reals divisor = covered ? weight : Reals{} + 1.0f;
+    write_bytes(round_small(confidence_of(values, best, divisor)), confidence_ + v * LANES);
   }
 
-  // Percent: the largest softmax, or the largest probability over their sum.
-  Reals confidence_of(const Reals* values, Reals best) const {
+  // Percent: the largest softmax, or the largest probability over their sum. Values are
+  // weighted sums: to divide them by the sum of the weights is to scale their differences.
+  Reals confidence_of(const Reals* values, Reals best, Reals weight) const {
     Reals sum = {};
-    for (int64_t k = 0; k < classes(); k++)
-      sum += probabilities ? values[k] : exp2_of_negative((values[k] - best) * LOG2_E);
-    if (!probabilities) return 100.0f / sum;
-    const Integers known_sum = sum > 0.0f;
-    return known_sum ? best / sum * 100.0f : Reals{};
-  }
-
-  static void write(Integers numbers, uint8_t* to) {
-    *reinterpret_cast<Bytes*>(to) = __builtin_convertvector(numbers, Bytes);
+    if (probabilities) {
+      for (int64_t k = 0; k < classes(); k++) sum += values[k];
+      const Integers known_sum = sum > 0.0f;
+      return known_sum ? best / sum * 100.0f : Reals{};
+    }
+    const Reals scale = UNIT / weight;
+    for (int64_t k = 0; k < classes(); k++) sum += exponential<4>((values[k] - best) * scale);
+    return 100.0f / sum;
   }
 
   const Problem& p_;
@@ -223,8 +242,10 @@ class Blending {
   Part* parts_;
   int64_t part_count_ = 0;
   float *sources_, *values_, *totals_, *weight_sums_;
-  uint8_t *keep_, *mask_, *confidence_;  // a row of the strip, in whole vectors
-  Integers uncovered_ = {};
+  int32_t* ids_;  // a vector for each class
+  // A row of the strip, in whole vectors; covered where a tile lies.
+  uint8_t *keep_, *covered_, *mask_, *confidence_;
+  bool uncovered_ = false;
 };
 
 int64_t Layout::bytes(const Problem& p) {
@@ -232,7 +253,7 @@ int64_t Layout::bytes(const Problem& p) {
   const int64_t columns = layout.vectors * LANES;
   const int64_t layer = 2 * Arena::size_of<float>(layout.row) + Arena::size_of<float>(columns);
   return Arena::size_of<Layer>(layout.layers) + Arena::size_of<Part>(layout.layers) + layout.layers * layer +
-         Arena::size_of<float>(p.classes * layout.pitch) + Arena::size_of<float>(p.classes * LANES) +
+         Arena::size_of<float>(p.classes * layout.pitch) + 2 * Arena::size_of<float>(p.classes * LANES) +
          Arena::size_of<float>(p.probabilities ? layout.row : 0) +
-         Arena::size_of<float>(p.probabilities ? columns : 0) + 3 * Arena::size_of<uint8_t>(columns);
+         Arena::size_of<float>(p.probabilities ? columns : 0) + 4 * Arena::size_of<uint8_t>(columns);
 }

@@ -15,7 +15,10 @@ struct Layout {
 
   explicit Layout(const Problem& p) {
     // Enlarged rows that lie in the second cache, some of them at a time.
-    constexpr int64_t bytes = 64 << 10;
+#ifndef SLOT_BYTES
+#define SLOT_BYTES 64 << 10
+#endif
+    constexpr int64_t bytes = SLOT_BYTES;
     vectors = most(1, bytes / int64_t(sizeof(float)) / (p.classes * LANES));
     vectors = least(vectors, whole_vectors(p.width));
     row = vectors * p.classes * LANES;
@@ -65,13 +68,19 @@ inline int64_t place_of(const Problem& p, const Strip& strip, int64_t b, int64_t
 typedef uint16_t Halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
 typedef uint32_t Words __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
-// Exact for all finite numbers: what is subnormal in float16 is not after the product.
 inline Reals widen(const uint16_t* from) {
+#if GEOSEG_VECTOR_BYTES == 64
+  return Reals(_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
+#elif GEOSEG_VECTOR_BYTES == 32
+  return Reals(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+#else
+  // Exact for all finite numbers: what is subnormal in float16 is not after the product.
   const Words bits = __builtin_convertvector(*reinterpret_cast<const Halves*>(from), Words);
   const Words magnitude = (bits & 0x7fff) << 13;
   const Reals scaled = reinterpret_cast<const Reals&>(magnitude) * 0x1p112f;
   const Words result = reinterpret_cast<const Words&>(scaled) | (bits & 0x8000) << 16;
   return reinterpret_cast<const Reals&>(result);
+#endif
 }
 
 inline void widen_row(const uint16_t* from, int64_t count, float* to) {
@@ -112,45 +121,61 @@ inline void read_sources(const Problem& p, const void* tile, int64_t source_row,
   }
 }
 
-// Adds a source row of one tile, enlarged, to a row of the layer. `sources` is for a copy.
-template <int known>
+// Writes the vectors [first, last) of a source row of one tile, enlarged, or adds them to the
+// row. `sources` begin at the pixel `begin`.
+template <int known, bool add, bool enlarged>
+inline void expand_vectors(const Problem& p, const Strip& strip, int64_t pitch, int64_t b, int64_t first, int64_t last,
+                           const float* sources, int64_t begin, float* row) {
+  const int64_t classes = known ? known : p.classes;
+  for (int64_t v = first; v < last; v++) {
+    const int64_t place = place_of(p, strip, b, v), entry = b * p.length + place;
+    const int64_t source = p.sources[place];
+    const Reals low_share = load(p.cols.low_shares + entry), high_share = load(p.cols.high_shares + entry);
+    const Integers index = load(p.sources + place) - int32_t(source);
+    const float* from = sources + source - begin;
+    float* to = row + v * classes * LANES;
+    for (int64_t k = 0; k < classes; k++, from += pitch, to += LANES) {
+      Reals value = pick(load(from), index) * low_share;
+      // Else each pixel is a source pixel, and the next one contributes nothing.
+      if (enlarged) value += pick(load(from + 1), index) * high_share;
+      store(to, add ? load(to) + value : value);
+    }
+  }
+}
+
+template <int known, bool enlarged>
 inline void expand_tile(const Problem& p, const Layout& layout, const Strip& strip, const Layer& layer, int64_t b,
-                        int64_t source_row, float* sources, float* row) {
-  const int64_t classes = known ? known : p.classes, pitch = layout.pitch;
+                        int64_t source_row, float* sources, float* row, int64_t& written) {
+  const int64_t vector = (known ? known : p.classes) * LANES, pitch = layout.pitch;
   int64_t first, last;
   find_vectors(p, strip, b, first, last);
   const int64_t begin = p.sources[place_of(p, strip, b, first)];
   const int64_t end = least(p.sources[place_of(p, strip, b, last) - 1] + 2, p.side);
   read_sources(p, tile_of(p, layer.tile_row, b), source_row, begin, end - begin, pitch, sources);
-  const bool enlarged = p.length - 2 * PADDING > p.side;
-  for (int64_t v = first; v < last; v++) {
-    const int64_t place = place_of(p, strip, b, v), source = p.sources[place];
-    const Reals low_share = load(p.cols.low_shares + b * p.length + place);
-    const Reals high_share = load(p.cols.high_shares + b * p.length + place);
-    const Integers index = load(p.sources + place) - int32_t(source);
-    const float* from = sources + source - begin;
-    float* to = row + v * classes * LANES;
-    if (enlarged) {
-      for (int64_t k = 0; k < classes; k++, from += pitch, to += LANES)
-        store(to, load(to) + (pick(load(from), index) * low_share + pick(load(from + 1), index) * high_share));
-    } else {  // Each pixel is a source pixel; the next one contributes nothing.
-      for (int64_t k = 0; k < classes; k++, from += pitch, to += LANES)
-        store(to, load(to) + pick(load(from), index) * low_share);
-    }
-  }
+  if (written < first) std::memset(row + written * vector, 0, (first - written) * vector * sizeof(float));
+  const int64_t new_from = most(first, least(written, last));
+  expand_vectors<known, true, enlarged>(p, strip, pitch, b, first, new_from, sources, begin, row);
+  expand_vectors<known, false, enlarged>(p, strip, pitch, b, new_from, last, sources, begin, row);
+  written = most(written, last);
 }
 
 // The enlarged source row of a layer, made unless it is still there.
 template <int known>
 inline const float* enlarged_row(const Problem& p, const Layout& layout, const Strip& strip, Layer& layer,
                                  int64_t source_row, float* sources) {
-  const int64_t slot = source_row % 2;
+  const int64_t slot = source_row % 2, vector = (known ? known : p.classes) * LANES;
   float* row = layer.rows[slot];
   if (layer.held[slot] == source_row) return row;
-  std::memset(row, 0, layout.row * sizeof(float));
-  for (int64_t b = layer.begin; b < layer.end; b++)
-    if (tile_of(p, layer.tile_row, b))
-      expand_tile<known>(p, layout, strip, layer, b, source_row, sources, row);
+  const bool enlarged = p.length - 2 * PADDING > p.side;
+  int64_t written = 0;  // vectors, from the left: tiles begin and end in their order
+  for (int64_t b = layer.begin; b < layer.end; b++) {
+    if (!tile_of(p, layer.tile_row, b)) continue;
+    if (enlarged)
+      expand_tile<known, true>(p, layout, strip, layer, b, source_row, sources, row, written);
+    else
+      expand_tile<known, false>(p, layout, strip, layer, b, source_row, sources, row, written);
+  }
+  std::memset(row + written * vector, 0, (layout.vectors - written) * vector * sizeof(float));
   layer.held[slot] = source_row;
   return row;
 }

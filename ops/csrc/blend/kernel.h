@@ -16,12 +16,12 @@ namespace {
 
 #include "../lanes.h"
 
-#include "../exponential.h"
-
 using Reals = Lanes<float>;
 using Integers = Lanes<int32_t>;
 constexpr int64_t LANES = Vector<float>::lanes;
 static_assert(LANES <= PADDING);
+
+#include "exponential.h"
 
 #include "expand.h"
 

@@ -1,5 +1,34 @@
 // Points from raw projections, for ms_deform_attn_kernel.h and in its namespace.
 
+// e^x for x <= 0, with an error of some units in the last place; 0 where the result would
+// not be a normal number. NaN stays NaN; of positive numbers anything may come.
+template <typename R>
+inline Lanes<R> exp_of_negative(Lanes<R> x) {
+  using Math = VectorMath<R>;
+  using Index = typename Math::Index;
+  constexpr bool wide = sizeof(R) == 8;
+  constexpr R lowest = wide ? R(-708) : R(-87);
+  // Others would leave the range of integers below.
+  const auto normal = (x >= lowest) & (x <= R(0));
+  const Lanes<R> safe = normal ? x : Lanes<R>{};
+  // x = n ln 2 + r with |r| <= ln 2 / 2. The high part of ln 2 has so few digits that n
+  // times it is exact.
+  constexpr R log2_e = R(1.4426950408889634), half = R(0.5);
+  constexpr R high = wide ? R(0x1.62e42fee00000p-1) : R(0x1.62e4p-1);
+  constexpr R low = wide ? R(0x1.a39ef35793c76p-33) : R(0x1.7f7d1cp-20);
+  const Index n = Math::truncate(safe * log2_e - half);
+  const Lanes<R> r = safe - Math::real(n) * high - Math::real(n) * low;
+  // Taylor's series: what follows is less than rounding.
+  constexpr int terms = wide ? 13 : 7;
+  Lanes<R> sum = Lanes<R>{} + R(1);
+  for (int k = terms; k > 0; k--) sum = sum * r * (R(1) / R(k)) + R(1);
+  // 2^n, from its bits.
+  constexpr int bias = wide ? 1023 : 127, mantissa = wide ? 52 : 23;
+  const Index bits = (n + bias) << mantissa;
+  const Lanes<R> result = sum * reinterpret_cast<const Lanes<R>&>(bits);
+  return normal ? result : x < lowest ? Lanes<R>{} : x;
+}
+
 // Where a query lies on its level, and how far the next ones are from it.
 class GridWalk {
  public:

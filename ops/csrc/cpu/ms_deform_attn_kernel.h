@@ -13,8 +13,6 @@ namespace {
 
 #include "../lanes.h"
 
-#include "../exponential.h"
-
 #include "vectors.h"
 
 #include "ms_deform_attn_block.h"
