@@ -204,7 +204,7 @@ class SceneReader:
         in_order = order == list(range(len(order)))
         values = pixels if in_order else pixels[order]
         if not valid.all():
-            values[:, ~valid] = 0
+            np.copyto(values, 0, where=~valid)
         return values, valid
 
     def _resampled(

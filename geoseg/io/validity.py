@@ -90,7 +90,10 @@ def visible(
             valid &= np.abs(band) <= largest
     value = _as_dtype(nodata, pixels.dtype)
     if value is not None:
-        valid &= (pixels != value).any(axis=0)
+        shown = pixels[0] != value
+        for band in pixels[1:]:
+            shown |= band != value
+        valid &= shown
     return valid
 
 
