@@ -77,6 +77,8 @@ bench: $(INSTALLED) ## Run the long proofs; figures go to benchmarks/results/
 		--json benchmarks/results/ms_deform_attn.json
 	$(BIN)/python benchmarks/bench_vectorize.py --prototypes $(SHARED_DATA)/../prototypes \
 		$(if $(RIVALS),--rivals $(RIVALS)) --json benchmarks/results/vectorize.json
+	$(BIN)/python benchmarks/bench_blend.py --prototypes $(SHARED_DATA)/../prototypes \
+		--json benchmarks/results/blend.json
 	$(BIN)/python benchmarks/bench_models.py --data $(SHARED_DATA)/dubai-mbrsc \
 		--json benchmarks/results/models.json
 
