@@ -68,7 +68,7 @@ def _levels(field: Float32Array, rng: np.random.Generator) -> npt.NDArray[np.uin
     """Cut a field into equally common classes; small blobs of others lie on them."""
     cuts = np.quantile(field[::16, ::16], np.arange(1, CLASSES) / CLASSES)
     index = np.searchsorted(cuts.astype(np.float32), field).astype(np.uint8)
-    blobs = rng.integers(0, len(field) - 12, (field.size // 600, 2))
+    blobs = rng.integers(0, len(field) - 12, (field.size // 900, 2))
     sizes = rng.integers(4, 12, len(blobs))
     for (row, col), size, value in zip(
         blobs, sizes, rng.integers(0, CLASSES, len(blobs)), strict=True

@@ -15,10 +15,7 @@ struct Layout {
 
   explicit Layout(const Problem& p) {
     // Enlarged rows that lie in the second cache, some of them at a time.
-#ifndef SLOT_BYTES
-#define SLOT_BYTES 64 << 10
-#endif
-    constexpr int64_t bytes = SLOT_BYTES;
+    constexpr int64_t bytes = 64 << 10;
     vectors = most(1, bytes / int64_t(sizeof(float)) / (p.classes * LANES));
     vectors = least(vectors, whole_vectors(p.width));
     row = vectors * p.classes * LANES;
