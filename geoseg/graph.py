@@ -354,7 +354,7 @@ def _write_part(
         rasters[CONFIDENCE] = confidence
     for name, pixels in rasters.items():
         with atomic_path(part_path(job, band.index, name)) as path:
-            write_scratch(path, pixels)
+            write_scratch(path, pixels, packed=name == CLASSES)
     if job.polygons:
         traced = trace_part(
             mask,

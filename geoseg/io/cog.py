@@ -118,6 +118,7 @@ def _overviews(
                     zip([part.path for part in overviews], shapes, strict=True),
                     halve=halve_by_mode if classes else halve_by_mean,
                     nodata=nodata,
+                    packed=classes is not None,
                 )
         yield overviews
     finally:

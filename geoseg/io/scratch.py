@@ -21,26 +21,30 @@ BLOCK_COLS = 512
 strips of the whole width again for each of them."""
 
 
-def write_scratch(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
+def write_scratch(path: Path, pixels: npt.NDArray[np.uint8], *, packed: bool) -> None:
     """Write a whole raster.
 
     Args:
         path: A GeoTIFF to make; one that is there is replaced.
-        pixels: Shape (height, width); held a second time, compressed.
+        pixels: Shape (height, width); held a second time.
+        packed: See `create_scratch`.
 
     Raises:
         OSError: It cannot be written.
     """
     height, width = pixels.shape
     with MemoryFile() as memory:
-        with gdal_env(), create_scratch(memory.name, (height, width), NODATA) as file:
+        with (
+            gdal_env(),
+            create_scratch(memory.name, (height, width), NODATA, packed=packed) as file,
+        ):
             file.write(pixels, 1)
         # Not by GDAL, which says nothing of a disk that is full when a file is closed.
         path.write_bytes(memory.getbuffer())
 
 
 def create_scratch(
-    path: Path | str, shape: tuple[int, int], nodata: int
+    path: Path | str, shape: tuple[int, int], nodata: int, *, packed: bool
 ) -> DatasetWriter:
     """Make a GeoTIFF that is then written from top to bottom; the caller closes it.
 
@@ -48,6 +52,7 @@ def create_scratch(
         path: Where it goes.
         shape: Height and width, pixels.
         nodata: Value of pixels without data.
+        packed: Worth it for classes, which shrink to a tenth, and not for percents.
     """
     height, width = shape
     return rasterio.open(
@@ -65,7 +70,7 @@ def create_scratch(
         blockxsize=BLOCK_COLS,
         blockysize=BLOCK_ROWS,
         # The cheapest that every GDAL has; docs/decisions/0009-rasters.md.
-        compress="PACKBITS",
+        compress="PACKBITS" if packed else "NONE",
         # A scene over 4 GB would otherwise fail at the end of its run.
         bigtiff="IF_SAFER",
     )
