@@ -4,10 +4,12 @@
 
 A stub model of next to no cost, a mask of at least 3,000 polygons a Mpx. `geoseg
 segment` runs as its users run it, with one worker; its CPU seconds are those of client,
-scheduler and worker together. Starting up is measured on a scene of one tile, the model
-by itself, and both are taken off on either side. The naive chain (chain_naive.py) runs
-in turn with it. What both wrote is compared first. Then the stages of geoseg are timed
-in this process, without Dask: what the whole run takes beyond them is Dask's.
+scheduler and worker together. Of these, a run on a scene three times as tall takes off
+those of a run on the scene: what is left is what two more of it cost, without starting
+up. The naive chain (chain_naive.py) runs in turn with both, on the scene, and counts
+from after its imports. The model is taken off on both sides. What they wrote is
+compared first. Then the stages of geoseg are timed in one process without Dask, tall
+less short, too: what the whole run takes beyond them is Dask's.
 """
 
 from __future__ import annotations
@@ -26,12 +28,14 @@ from typing import Any
 import numpy as np
 import pyogrio
 import rasterio
-from chain_scene import TILE, make_scene, save_model
+from chain_scene import make_scene, save_model
 from record import ROOT, write_results
 
 NODATA = 255
 FEWEST_POLYGONS = 3000
 GOALS = {"with confidence": 50.0, "without": 40.0, "ratio": 10.0}
+KINDS = ("with confidence", "without")
+TIMES = 3
 MARGIN = 1e-3
 """Classes may differ where the two best logits are closer than this (contract C3)."""
 
@@ -46,44 +50,63 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = save_model(folder / "model")
-        scene, tiny = folder / "scene.tif", folder / "tiny.tif"
-        make_scene(scene, arguments.side)
-        make_scene(tiny, TILE)
-        figures = _measure(scene, tiny, model, folder, arguments.rounds)
+        scenes = folder / "scene.tif", folder / "tall.tif"
+        for scene, times in zip(scenes, (1, TIMES), strict=True):
+            make_scene(scene, arguments.side, times)
+        figures = measure(*scenes, model, folder, arguments.rounds)
     print_table(figures)
     if arguments.json is not None:
         write_results(arguments.json, {"side": arguments.side, **figures})
 
 
-def _measure(
-    scene: Path, tiny: Path, model: Path, folder: Path, rounds: int
+def measure(
+    scene: Path, tall: Path, model: Path, folder: Path, rounds: int
 ) -> dict[str, Any]:
+    """Run all in turn; return core-ms a Mpx by stage, and what was compared."""
     load = os.getloadavg()[0]
-    naive: list[dict[str, Any]] = []
-    whole: dict[str, list[float]] = {"with confidence": [], "without": []}
-    start: dict[str, list[float]] = {"with confidence": [], "without": []}
-    for _ in range(rounds):
+    naive: list[dict[str, float]] = []
+    runs: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    stages: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
+    for number in range(rounds):
         naive.append(run_naive(scene, model, folder / "naive"))
-        for kind in whole:
-            whole[kind].append(segment(scene, model, folder / kind, kind))
-            start[kind].append(segment(tiny, model, folder / f"tiny {kind}", kind))
-        if len(naive) == 1:
-            compared = compare(folder / "naive", folder / "with confidence")
+        for kind in KINDS:
+            place = folder / f"{kind} {number}"
+            short = segment(scene, model, place / "short", kind)
+            runs[kind].append(segment(tall, model, place / "tall", kind) - short)
+            less = run_stages(scene, model, place / "less", kind)
+            more = run_stages(tall, model, place / "more", kind)
+            stages[kind].append({name: more[name] - less[name] for name in more})
+        if number == 0:
+            first = folder / "with confidence 0" / "short"
+            compared = compare(folder / "naive", first)
     mpx = compared["valid_pixels"] / 1e6
     figures: dict[str, Any] = {
         "load_before": round(load, 2),
-        "mpx": round(mpx, 2),
         "compared": compared,
-        "naive": naive_stages(naive, mpx),
+        "naive": per_mpx(medians(naive), mpx),
         "geoseg": {},
     }
-    for kind in whole:
-        stages = run_stages(scene, model, folder / f"stages {kind}", kind)
-        ran = statistics.median(whole[kind]) - statistics.median(start[kind])
-        figures["geoseg"][kind] = ours_stages(stages, ran, mpx)
+    for kind in KINDS:
+        found = medians(stages[kind])
+        whole = statistics.median(runs[kind])
+        found["dask"] = whole - sum(found.values())
+        figures["geoseg"][kind] = per_mpx(found, (TIMES - 1) * mpx)
     ours = figures["geoseg"]["with confidence"]["total"]
     figures["ratio"] = round(figures["naive"]["total"] / ours, 2)
     return figures
+
+
+def medians(runs: list[dict[str, float]]) -> dict[str, float]:
+    """Median of each stage."""
+    return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+
+
+def per_mpx(seconds: dict[str, float], mpx: float) -> dict[str, float]:
+    """Core-ms a Mpx of each stage, and of all but the model."""
+    found = {name: value * 1e3 / mpx for name, value in seconds.items()}
+    model = found.pop("model")
+    found |= {"total": sum(found.values()), "model": model}
+    return {name: round(value, 2) for name, value in found.items()}
 
 
 def segment(scene: Path, model: Path, out: Path, kind: str) -> float:
@@ -98,13 +121,12 @@ def segment(scene: Path, model: Path, out: Path, kind: str) -> float:
     return _cpu_of(command)[0]
 
 
-def run_naive(scene: Path, model: Path, out: Path) -> dict[str, Any]:
+def run_naive(scene: Path, model: Path, out: Path) -> dict[str, float]:
     """CPU seconds of the naive chain by stage."""
     script = ROOT / "benchmarks" / "chain_naive.py"
     command = [sys.executable, str(script), str(scene), str(model), str(out)]
-    seconds, text = _cpu_of(command)
-    found: dict[str, Any] = json.loads(text.splitlines()[-1])
-    return {**found, "whole": seconds}
+    found: dict[str, float] = json.loads(_cpu_of(command)[1].splitlines()[-1])
+    return found
 
 
 def run_stages(scene: Path, model: Path, out: Path, kind: str) -> dict[str, float]:
@@ -176,33 +198,11 @@ def _read(path: Path) -> Any:  # noqa: ANN401 (an array)
         return raster.read(1)
 
 
-def naive_stages(runs: list[dict[str, Any]], mpx: float) -> dict[str, float]:
-    """Core-ms a Mpx by stage, medians; the model apart."""
-    stages = {
-        name: statistics.median(run["cpu_s"][name] for run in runs) * 1e3 / mpx
-        for name in runs[0]["cpu_s"]
-    }
-    model = stages.pop("model")
-    found = {name: round(value, 2) for name, value in stages.items()}
-    total = round(sum(stages.values()), 2)
-    return {**found, "total": total, "model": round(model, 2)}
-
-
-def ours_stages(stages: dict[str, float], ran: float, mpx: float) -> dict[str, float]:
-    """Core-ms a Mpx by stage; Dask's is what the whole run takes beyond them."""
-    found = {name: value * 1e3 / mpx for name, value in stages.items()}
-    model = found.pop("model")
-    total = ran * 1e3 / mpx - model
-    found["dask"] = total - sum(found.values())
-    found |= {"total": total, "model": model}
-    return {name: round(value, 2) for name, value in found.items()}
-
-
 def print_table(figures: dict[str, Any]) -> None:
     """Print core-ms a Mpx by stage and side."""
     columns = {"naive": figures["naive"], **figures["geoseg"]}
     names = dict.fromkeys(name for column in columns.values() for name in column)
-    print(f"core-ms a Mpx of {figures['mpx']} Mpx, the model and starting up apart")
+    print("core-ms a Mpx with data, the model and starting up apart")
     print(f"{'':<14}" + "".join(f"{head:>18}" for head in columns))
     for name in names:
         cells = (column.get(name) for column in columns.values())

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from rasterio.transform import from_origin
+from rasterio.windows import Window
 from record import ROOT
 from scipy import ndimage
 
@@ -31,26 +32,34 @@ def save_model(folder: Path) -> Path:
     )
 
 
-def make_scene(path: Path, side: int, *, compress: str = "DEFLATE") -> None:
+def make_scene(path: Path, side: int, times: int = 1) -> None:
     """Write a scene whose red is the class: land cover with small objects on it.
 
-    The upper left corner and a slanted edge hold no data, as in most real scenes.
+    The upper left corner holds no data, behind a slanted edge, as in most real scenes.
+
+    Args:
+        path: A GeoTIFF to make.
+        side: Width in pixels, and height of what is repeated.
+        times: How often it is, downwards.
     """
     rng = np.random.default_rng(0)
     red = _levels(_field(rng, side), rng)
     rows, cols = np.ogrid[:side, :side]
     red[cols < (side // 8) - rows // 4] = 0
     values = np.stack([red, red, red])  # Bands of a photograph are alike, too.
-    # Its noise is what decoding costs; it is too weak to change many classes.
-    values += rng.integers(0, 12, values.shape, np.uint8)
+    # Noise of three bits, as in real scenes, is what decoding costs; it is too weak to
+    # change many classes.
+    values += rng.integers(0, 8, values.shape, np.uint8)
     values[:, red == 0] = 0
     with rasterio.open(
-        path, "w", driver="GTiff", count=3, height=side, width=side, dtype="uint8",
-        crs="EPSG:32631", transform=from_origin(5e5, 5.8e6, 0.5, 0.5), nodata=0,
-        tiled=True, blockxsize=512, blockysize=512, compress=compress, predictor=2,
+        path, "w", driver="GTiff", count=3, height=times * side, width=side,
+        dtype="uint8", nodata=0, crs="EPSG:32631",
+        transform=from_origin(5e5, 5.8e6, 0.5, 0.5),
+        tiled=True, blockxsize=512, blockysize=512, compress="DEFLATE", predictor=2,
         interleave="pixel", photometric="RGB",
     ) as raster:  # fmt: skip
-        raster.write(values)
+        for row in range(0, times * side, side):
+            raster.write(values, window=Window(0, row, side, side))
 
 
 def _field(rng: np.random.Generator, side: int) -> Float32Array:
@@ -75,4 +84,4 @@ def _levels(field: Float32Array, rng: np.random.Generator) -> npt.NDArray[np.uin
     ):
         index[row : row + size, col : col + size] = value
     centers = ((np.arange(CLASSES) + 0.5) / CLASSES * 255).round().astype(np.uint8)
-    return centers[index] - 5  # Half of the noise.
+    return centers[index] - 3  # Half of the noise.
