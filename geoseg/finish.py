@@ -20,7 +20,7 @@ from geoseg.io.stac import write_item
 from geoseg.io.vector import write_segments
 from geoseg.vectorize import join_parts
 
-CLASSES, CONFIDENCE = "classes.tif", "confidence.tif"
+CLASSES, CONFIDENCE, SCORES = "classes.tif", "confidence.tif", "scores.tif"
 SEGMENTS, ITEM = "segments.gpkg", "item.json"
 
 
@@ -143,7 +143,28 @@ def _write_rasters(job: SceneJob, out: Path, grid: Grid) -> dict[str, str]:
         scratch.unlink()
     if not job.confidence:
         (out / CONFIDENCE).unlink(missing_ok=True)
+    if job.scores:
+        _write_scores(job, out, grid)
+        return names | {"scores": SCORES}
+    (out / SCORES).unlink(missing_ok=True)
     return names
+
+
+def _write_scores(job: SceneJob, out: Path, grid: Grid) -> None:
+    scratch = Path(job.work) / "scratch-scores.tif"
+    with ScratchRaster(scratch, grid.shape, count=len(job.classes)) as raster:
+        for band in job.parts:
+            window = band.output.relative_to(job.grid.output)
+            raster.paste(window, part_path(job, band.index, "scores.tif"))
+    write_cog(
+        scratch,
+        out / SCORES,
+        grid=grid,
+        classes=None,
+        tags={"scene_id": job.scene_id, **dict(job.provenance)},
+        bands=[entry.name for entry in job.classes],
+    )
+    scratch.unlink()
 
 
 def _write_polygons(

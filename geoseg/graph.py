@@ -14,7 +14,7 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -28,6 +28,7 @@ from geoseg.grid import Window
 from geoseg.identity import check_unchanged
 from geoseg.io.atomic import atomic_path
 from geoseg.io.raster import Pixels, Scene, SceneReader
+from geoseg.scoring import blend_with_scores
 from geoseg.tiling import Band, TileGrid
 from geoseg.types import NODATA, BlendSpace, BlendWindow, ClassInfo
 from geoseg.vectorize import trace_part
@@ -81,6 +82,8 @@ class SceneJob:
     """Write the confidence raster."""
     polygons: bool = True
     """Trace and write polygons."""
+    scores: bool = False
+    """Write the raster of all classes' scores."""
     excluded: Set[int] = frozenset()
     """Classes that get no polygons."""
     generalization: Generalization = field(default_factory=Generalization)
@@ -187,17 +190,7 @@ def blend_band(job: SceneJob, index: int, bands: Sequence[BandLogits]) -> PartRe
     keep = keep[band.output.relative_to(band.footprint).slices]
     tiles = {place: t for logits in bands for place, t in logits.tiles.items()}
     try:
-        mask, confidence = blend_classes(
-            tiles,
-            job.grid,
-            band.output,
-            keep=keep,
-            ids=np.array([entry.id for entry in job.classes], np.uint8),
-            window=job.window,
-            space=job.space,
-            # Of each polygon its mean is told.
-            confidence=job.confidence or job.polygons,
-        )
+        mask, confidence = _blend(job, band, tiles, keep)
     except BlendingError as error:
         raise BlendingError(f"scene {job.scene_id}: {error}") from error
     counts = np.bincount(mask.ravel(), minlength=NODATA + 1)
@@ -231,16 +224,23 @@ def find_part(job: SceneJob, index: int) -> PartRecord | None:
 
 
 def part_path(job: SceneJob, index: int, suffix: str) -> Path:
-    """Path of a part's file: `raster.npz`, `polygons.npz` or `json` (written last)."""
+    """Path of a part's file, `raster.npz` for example; `json` is written last."""
     return Path(job.work) / f"part-{index:06d}.{suffix}"
 
 
 def _checksums(job: SceneJob, index: int) -> dict[str, int]:
     """CRC of a part's arrays: a damaged part is made again, or no run would get by."""
-    names = ["raster.npz", "polygons.npz"] if job.polygons else ["raster.npz"]
-    return {
-        name: zlib.crc32(part_path(job, index, name).read_bytes()) for name in names
-    }
+    wanted = {"polygons.npz": job.polygons, "scores.tif": job.scores}
+    names = ["raster.npz", *(name for name, write in wanted.items() if write)]
+    return {name: _checksum(part_path(job, index, name)) for name in names}
+
+
+def _checksum(path: Path) -> int:
+    checksum = 0
+    with path.open("rb") as stream:
+        while piece := stream.read(1 << 20):
+            checksum = zlib.crc32(piece, checksum)
+    return checksum
 
 
 def run_scene(job: SceneJob, predictor: TilePredictor) -> list[PartRecord]:
@@ -315,6 +315,29 @@ def _unpack(bits: npt.NDArray[np.uint8], window: Window) -> npt.NDArray[np.bool_
     count = window.height * window.width
     flat = np.unpackbits(bits, count=count).astype(np.bool_)
     return flat.reshape(window.height, window.width)
+
+
+def _blend(
+    job: SceneJob,
+    band: Band,
+    tiles: Mapping[tuple[int, int], LogitsArray],
+    keep: npt.NDArray[np.bool_],
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
+    """Class mask and confidence of a part; writes its scores, if they are wanted."""
+    blend = partial(
+        blend_classes,
+        tiles,
+        job.grid,
+        ids=np.array([entry.id for entry in job.classes], np.uint8),
+        window=job.window,
+        space=job.space,
+        # Of each polygon its mean is told.
+        confidence=job.confidence or job.polygons,
+    )
+    if not job.scores:
+        return blend(band.output, keep=keep)
+    with atomic_path(part_path(job, band.index, "scores.tif")) as path:
+        return blend_with_scores(blend, band.output, keep, len(job.classes), path)
 
 
 def _write_part(

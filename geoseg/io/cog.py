@@ -31,15 +31,17 @@ class ScratchRaster:
     Pixels that nothing was written to are nodata and take no space.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, int]) -> None:
+    def __init__(self, path: Path, shape: tuple[int, int], *, count: int = 1) -> None:
         """Name the file; it is made by `with`.
 
         Args:
             path: A GeoTIFF to make; the caller removes it.
             shape: Height and width, pixels.
+            count: Bands.
         """
         self.path = path
         self._shape = shape
+        self._count = count
         self._dataset: DatasetWriter | None = None
 
     def __enter__(self) -> Self:
@@ -52,7 +54,9 @@ class ScratchRaster:
                 driver="GTiff",
                 height=height,
                 width=width,
-                count=1,
+                count=self._count,
+                # Blocks of all of many bands would be large.
+                interleave="band",
                 dtype="uint8",
                 nodata=NODATA,
                 # Any but the identity, which rasterio warns of; `write_cog` sets it.
@@ -86,14 +90,35 @@ class ScratchRaster:
 
         Args:
             window: Where it lies, pixels of this raster.
-            pixels: Shape (window.height, window.width).
+            pixels: Shape (window.height, window.width), or (count, ...) for all bands.
         """
         assert self._dataset is not None, "use the raster in a with statement"
         place = rasterio.windows.Window(
             window.col, window.row, window.width, window.height
         )
         with gdal_env(), write_errors(self.path):
-            self._dataset.write(pixels, 1, window=place)
+            self._dataset.write(
+                pixels.reshape(self._count, window.height, window.width), window=place
+            )
+
+    def paste(self, window: Window, part: Path) -> None:
+        """Write one part that is a scratch raster itself, of as many bands.
+
+        Args:
+            window: Where it lies, pixels of this raster.
+            part: The file.
+        """
+        assert self._dataset is not None, "use the raster in a with statement"
+        with gdal_env(), write_errors(self.path), rasterio.open(part) as source:
+            for band in range(1, self._count + 1):
+                for row in range(0, window.height, BLOCK_SIZE):
+                    height = min(BLOCK_SIZE, window.height - row)
+                    own = rasterio.windows.Window(0, row, window.width, height)
+                    place = rasterio.windows.Window(
+                        window.col, window.row + row, window.width, height
+                    )
+                    pixels = source.read(band, window=own)
+                    self._dataset.write(pixels, band, window=place)
 
 
 def write_cog(
@@ -104,6 +129,7 @@ def write_cog(
     classes: Sequence[ClassInfo] | None,
     tags: Mapping[str, str],
     nodata: int = NODATA,
+    bands: Sequence[str] = ("",),
 ) -> None:
     """Turn a scratch raster into a COG that appears under its name when it is whole.
 
@@ -112,14 +138,15 @@ def write_cog(
     class names in a sidecar, `<final>.aux.xml`, which is there before the raster is.
 
     Args:
-        scratch: Raster of one uint8 band, see `ScratchRaster`.
+        scratch: Raster of uint8 bands, see `ScratchRaster`.
         final: The COG; an older one is replaced.
         grid: Where the pixels lie; its shape is the scratch raster's.
-        classes: Classes of a class mask, None for confidence.
+        classes: Classes of a class mask, None for confidence and scores.
         tags: Provenance, written as metadata.
         nodata: Value of pixels without data.
+        bands: Description of each band; none is "".
     """
-    description = _describe(scratch, grid, classes, tags, nodata)
+    description = _describe(scratch, grid, classes, tags, nodata, bands)
     with atomic_path(final) as temporary:
         with gdal_env(), write_errors(final):
             rasterio.shutil.copy(
@@ -152,6 +179,7 @@ def _describe(
     classes: Sequence[ClassInfo] | None,
     tags: Mapping[str, str],
     nodata: int,
+    bands: Sequence[str],
 ) -> str:
     """Return a VRT that adds grid, colours, names and tags to the scratch raster.
 
@@ -166,14 +194,17 @@ def _describe(
     metadata = ET.SubElement(root, "Metadata")
     for key, value in tags.items():
         ET.SubElement(metadata, "MDI", key=key).text = value
-    band = ET.SubElement(root, "VRTRasterBand", dataType="Byte", band="1")
-    ET.SubElement(band, "NoDataValue").text = str(nodata)
-    if classes is not None:
-        _add_classes(band, classes)
-    source = ET.SubElement(band, "SimpleSource")
-    name = ET.SubElement(source, "SourceFilename", relativeToVRT="0")
-    name.text = str(scratch.absolute())
-    ET.SubElement(source, "SourceBand").text = "1"
+    for number, description in enumerate(bands, start=1):
+        band = ET.SubElement(root, "VRTRasterBand", dataType="Byte", band=str(number))
+        if description:
+            ET.SubElement(band, "Description").text = description
+        ET.SubElement(band, "NoDataValue").text = str(nodata)
+        if classes is not None:
+            _add_classes(band, classes)
+        source = ET.SubElement(band, "SimpleSource")
+        name = ET.SubElement(source, "SourceFilename", relativeToVRT="0")
+        name.text = str(scratch.absolute())
+        ET.SubElement(source, "SourceBand").text = str(number)
     return ET.tostring(root, encoding="unicode")
 
 
