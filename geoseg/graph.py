@@ -14,7 +14,7 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -29,6 +29,7 @@ from geoseg.identity import check_unchanged
 from geoseg.io.atomic import atomic_path
 from geoseg.io.raster import Pixels, Scene, SceneReader
 from geoseg.io.scratch import write_scratch
+from geoseg.scoring import blend_with_scores
 from geoseg.tiling import Band, TileGrid
 from geoseg.types import NODATA, BlendSpace, BlendWindow, ClassInfo
 from geoseg.vectorize import trace_part
@@ -40,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 LogitsArray = npt.NDArray[np.float16]
 
-CLASSES, CONFIDENCE = "classes.tif", "confidence.tif"
+CLASSES, CONFIDENCE, SCORES = "classes.tif", "confidence.tif", "scores.tif"
 """Rasters of a scene."""
 
 _FEW_CLASSES = 30
@@ -87,6 +88,8 @@ class SceneJob:
     """Write the confidence raster."""
     polygons: bool = True
     """Trace and write polygons."""
+    scores: bool = False
+    """Write the raster of all classes' scores."""
     excluded: Set[int] = frozenset()
     """Classes that get no polygons."""
     generalization: Generalization = field(default_factory=Generalization)
@@ -193,17 +196,7 @@ def blend_band(job: SceneJob, index: int, bands: Sequence[BandLogits]) -> PartRe
     keep = keep[band.output.relative_to(band.footprint).slices]
     tiles = {place: t for logits in bands for place, t in logits.tiles.items()}
     try:
-        mask, confidence = blend_classes(
-            tiles,
-            job.grid,
-            band.output,
-            keep=keep,
-            ids=np.array([entry.id for entry in job.classes], np.uint8),
-            window=job.window,
-            space=job.space,
-            # Of each polygon its mean is told.
-            confidence=job.confidence or job.polygons,
-        )
+        mask, confidence = _blend(job, band, tiles, keep)
     except BlendingError as error:
         raise BlendingError(f"scene {job.scene_id}: {error}") from error
     counted = _counted_with(job, band)
@@ -242,15 +235,22 @@ def part_path(job: SceneJob, index: int, suffix: str) -> Path:
 
 def raster_names(job: SceneJob) -> list[str]:
     """Names of the scene's rasters, and suffixes of its parts'."""
-    return [CLASSES, CONFIDENCE] if job.confidence else [CLASSES]
+    wanted = {CLASSES: True, CONFIDENCE: job.confidence, SCORES: job.scores}
+    return [name for name, write in wanted.items() if write]
 
 
 def _checksums(job: SceneJob, index: int) -> dict[str, int]:
     """CRC of a part's files: a damaged part is made again, or no run would get by."""
     names = raster_names(job) + (["polygons.part"] if job.polygons else [])
-    return {
-        name: zlib.crc32(part_path(job, index, name).read_bytes()) for name in names
-    }
+    return {name: _checksum(part_path(job, index, name)) for name in names}
+
+
+def _checksum(path: Path) -> int:
+    checksum = 0
+    with path.open("rb") as stream:
+        while piece := stream.read(1 << 20):
+            checksum = zlib.crc32(piece, checksum)
+    return checksum
 
 
 def run_scene(job: SceneJob, predictor: TilePredictor) -> list[PartRecord]:
@@ -339,6 +339,29 @@ def _class_pixels(
         for entry in classes:
             counts[entry.id] = np.count_nonzero(mask == entry.id)
     return {c.id: int(counts[c.id]) for c in classes if counts[c.id]}
+
+
+def _blend(
+    job: SceneJob,
+    band: Band,
+    tiles: Mapping[tuple[int, int], LogitsArray],
+    keep: npt.NDArray[np.bool_],
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
+    """Class mask and confidence of a part; writes its scores, if they are wanted."""
+    blend = partial(
+        blend_classes,
+        tiles,
+        job.grid,
+        ids=np.array([entry.id for entry in job.classes], np.uint8),
+        window=job.window,
+        space=job.space,
+        # Of each polygon its mean is told.
+        confidence=job.confidence or job.polygons,
+    )
+    if not job.scores:
+        return blend(band.output, keep=keep)
+    with atomic_path(part_path(job, band.index, SCORES)) as path:
+        return blend_with_scores(blend, band.output, keep, len(job.classes), path)
 
 
 def _write_part(

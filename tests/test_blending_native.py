@@ -71,6 +71,7 @@ def blend(
     space: BlendSpace = "logits",
     keep: Keep | None = None,
     reference: bool = False,
+    scores: Pixels | None = None,
 ) -> tuple[Pixels, Pixels]:
     """Blend with the native library, or with the reference."""
     output = output or grid.output
@@ -82,7 +83,14 @@ def blend(
         if reference:
             patch.setattr(native, "library", lambda: None)
         mask, confidence = blend_classes(
-            tiles, grid, output, keep=keep, ids=ids, window=window, space=space
+            tiles,
+            grid,
+            output,
+            keep=keep,
+            ids=ids,
+            window=window,
+            space=space,
+            scores_out=scores,
         )
     assert confidence is not None
     return mask, confidence
@@ -173,8 +181,13 @@ def test_any_tiling_and_window_gives_the_bytes_of_the_reference(
 def test_strips_of_a_wide_scene_give_the_bytes_of_the_reference(
     space: BlendSpace,
 ) -> None:
-    grid = TileGrid(9, 9001, 720, 624)
+    grid = TileGrid(40, 9001, 720, 624)
     tiles = draw_tiles(grid, 180, 7)
+    # So many scores that a sum rounded otherwise changes one of them.
+    found = [np.empty((7, 40, 9001), np.uint8) for _ in range(2)]
+    for scores, reference in zip(found, (False, True), strict=True):
+        blend(tiles, grid, space=space, scores=scores, reference=reference)
+    np.testing.assert_array_equal(found[0], found[1])
     assert_equals_the_reference(tiles, grid, window="hann", space=space)
 
 
@@ -397,6 +410,39 @@ def test_confidence_is_left_out_when_it_is_not_wanted(
     ]
     assert results[1][1] is None
     np.testing.assert_array_equal(results[0][0], results[1][0])
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("num_classes", [1, 5, 9, 64])
+def test_scores_give_the_bytes_of_the_reference(
+    num_classes: int, space: BlendSpace
+) -> None:
+    grid = TileGrid(61, 170, 32, 24)
+    tiles = draw_tiles(grid, 8, num_classes)
+    keep, found = draw_keep(grid.output), []
+    for reference in (False, True):
+        scores = np.empty((num_classes, 61, 170), np.uint8)
+        masks = [
+            blend(tiles, grid, space=space, keep=keep, reference=reference, scores=out)
+            for out in (None, scores)
+        ]
+        np.testing.assert_array_equal(masks[0], masks[1])
+        found.append(scores)
+    np.testing.assert_array_equal(found[0], found[1])
+    assert (scores[:, ~keep] == NODATA).all()
+    np.testing.assert_array_equal(scores.max(axis=0), masks[0][1])
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_scores_are_those_of_the_formula(space: BlendSpace) -> None:
+    grid = TileGrid(45, 53, 24, 17)
+    tiles = draw_tiles(grid, 6, 5)
+    values = exact_blend(tiles, grid, 4, "hann", space)
+    if space == "logits":
+        values = np.exp(values) / np.exp(values).sum(axis=0)
+    scores = np.empty(values.shape, np.uint8)
+    blend(tiles, grid, space=space, scores=scores)
+    assert (np.abs(scores - 100 * values) <= 0.5 + 1e-3).all()
 
 
 def test_an_empty_output_gives_empty_arrays() -> None:

@@ -35,6 +35,7 @@ LAYERS = {
     "cluster": 4,
     "finish": 4,
     "generalizing": 4,
+    "scoring": 4,
     "stream": 4,
     "archive": 5,
     "training": 5,

@@ -30,6 +30,7 @@ def blend_classes(
     window: BlendWindow = "hann",
     space: BlendSpace = "logits",
     confidence: bool = True,
+    scores_out: npt.NDArray[np.uint8] | None = None,
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
     """Blend tiles, and pick each pixel's class.
 
@@ -45,6 +46,8 @@ def blend_classes(
         window: Weight of a pixel within its tile.
         space: What to average: logits, or the softmax of each tile's own.
         confidence: Whether to work out the confidence, which takes most of the time.
+        scores_out: Filled with the percent of each class, the confidence that it would
+            have, shape (K, height, width), C order; 255 where nothing is wanted.
 
     Returns:
         Class mask, shape (height, width), uint8, and the confidence, the same in
@@ -61,6 +64,8 @@ def blend_classes(
     mask = np.full(keep.shape, NODATA, np.uint8)
     percent = np.full(keep.shape, NODATA, np.uint8) if confidence else None
     if not keep.any():
+        if scores_out is not None:
+            scores_out[:] = NODATA
         return mask, percent
     if placement.num_classes != len(ids):
         raise BlendingError(
@@ -74,10 +79,12 @@ def blend_classes(
         )
     library = native.library()
     if library is None:
-        covers = reference.blend_classes(placement, space, keep, ids, mask, percent)
+        covers = reference.blend_classes(
+            placement, space, keep, ids, mask, percent, scores_out
+        )
     else:
         covers = native.blend_classes(
-            library, placement, space, keep, ids, mask, percent
+            library, placement, space, keep, ids, mask, percent, scores_out
         )
     assert covers, "every wanted pixel lies in a tile"
     return mask, percent

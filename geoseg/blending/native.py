@@ -48,7 +48,7 @@ class _Problem(ctypes.Structure):
         ("tiles", Pointer),
         *((name, Int64) for name in ("classes", "side")),
         *((name, Int64) for name in ("row", "col", "height", "width")),
-        *((name, Pointer) for name in ("keep", "ids", "mask", "confidence")),
+        *((name, Pointer) for name in ("keep", "ids", "mask", "confidence", "scores")),
         ("nodata", ctypes.c_uint8),
         ("half", ctypes.c_bool),
         ("probabilities", ctypes.c_bool),
@@ -74,6 +74,7 @@ def blend_classes(
     ids: npt.NDArray[np.uint8],
     mask: npt.NDArray[np.uint8],
     confidence: npt.NDArray[np.uint8] | None,
+    scores: npt.NDArray[np.uint8] | None,
 ) -> bool:
     """Blend tiles, and write class and confidence of the pixels that are wanted.
 
@@ -85,6 +86,8 @@ def blend_classes(
         ids: What stands for each class in the mask, shape (K,).
         mask: Result, shape (height, width); nodata where nothing is wanted.
         confidence: The same in percent; None: not wanted.
+        scores: The same of each class, shape (K, height, width), contiguous; None: not
+            wanted.
 
     Returns:
         Whether each pixel wanted lies in a tile.
@@ -117,6 +120,7 @@ def blend_classes(
         *(output.row, output.col, output.height, output.width),
         *(array.ctypes.data for array in (keep, ids, mask)),
         None if confidence is None else confidence.ctypes.data,
+        None if scores is None else scores.ctypes.data,
         NODATA,
         placement.dtype == np.float16,
         space == "probabilities",

@@ -19,7 +19,7 @@ from geoseg.blending.placing import LogitsArray, PlacedAxis, Placement, check_fi
 from geoseg.blending.weights import Float32Array
 from geoseg.errors import BlendingError
 from geoseg.grid import Window
-from geoseg.types import BlendSpace
+from geoseg.types import NODATA, BlendSpace
 
 _BLOCK_VALUES = 1 << 24  # float32 values of a block: 64 MB
 _CHUNK_PIXELS = 1 << 16  # classified at a time: their float32 planes stay in L2
@@ -258,18 +258,54 @@ def _classify_rows(
     share = np.zeros_like(best)
     if scale is not None:
         # The largest softmax is 1 / sum(exp(logit - largest)).
-        with np.errstate(over="ignore"):
-            for value in values:
-                share += exponential((value - best) * scale, degree=4)
+        for value in values:
+            share += _exp_of_logits(value, best, scale)
         np.divide(np.float32(100), share, out=share)
     else:
-        for value in values:
-            share += value
-        share[share <= 0] = np.inf
-        np.divide(best, share, out=share)
-        share *= np.float32(100)
+        share = best * _percent_of_one(values)
     np.rint(share, out=share)
     np.copyto(confidence, share, casting="unsafe")
+
+
+def rate(
+    totals: Float32Array, weight_sum: Float32Array, space: BlendSpace
+) -> npt.NDArray[np.uint8]:
+    """Return the percent of each class, of what `blend_rows` yields.
+
+    Args:
+        totals: Weighted sums, shape (K, h, w), float32, finite.
+        weight_sum: Their divisor, shape (h, w), >= 0.
+        space: What was blended there.
+
+    Returns:
+        Softmax of the blended logits, or blended probabilities over their sum, shape
+        (K, h, w), uint8 percent.
+    """
+    values = totals
+    if space == "logits":
+        scale, best = UNIT / _divisor(weight_sum), totals.max(axis=0)
+        values = np.stack([_exp_of_logits(value, best, scale) for value in totals])
+    percent: npt.NDArray[np.uint8] = np.rint(values * _percent_of_one(values)).astype(
+        np.uint8
+    )
+    return percent
+
+
+def _percent_of_one(values: Float32Array) -> Float32Array:
+    """Return 100 over the sum of values (K, h, w), 0 if that is 0."""
+    total: Float32Array = np.zeros_like(values[0])
+    for value in values:
+        total += value
+    total[total <= 0] = np.inf
+    return np.float32(100) / total
+
+
+def _exp_of_logits(
+    value: Float32Array, best: Float32Array, scale: Float32Array
+) -> Float32Array:
+    # Far below the best, the difference may leave float32's range: no matter.
+    with np.errstate(over="ignore"):
+        return exponential((value - best) * scale, degree=4)
 
 
 def blend_classes(
@@ -279,9 +315,12 @@ def blend_classes(
     ids: npt.NDArray[np.uint8],
     mask: npt.NDArray[np.uint8],
     confidence: npt.NDArray[np.uint8] | None,
+    scores: npt.NDArray[np.uint8] | None,
 ) -> bool:
     """Do what `geoseg.blending.native.blend_classes` does."""
     covers = True
+    if scores is not None:
+        scores[:] = NODATA
     for window, totals, weight_sum in blend_rows(placement, space):
         place = window.relative_to(placement.output).slices
         own = keep[place]
@@ -292,4 +331,7 @@ def blend_classes(
         mask[place][own] = ids[index[own]]
         if confidence is not None:
             confidence[place][own] = percent[own]
+        if scores is not None:
+            rated = rate(totals, weight_sum, space)
+            scores[:, *place] = np.where(own, rated, NODATA)
     return covers

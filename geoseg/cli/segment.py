@@ -67,6 +67,12 @@ output_option = partial(click.option, cls=Option, section="Results")
     default=None,
     help="Write segments.gpkg.  [default: polygons]",
 )
+@output_option(
+    "--save-scores/--no-save-scores",
+    default=None,
+    help="Write scores.tif, the probability of every class in percent, a band each."
+    "  [default: no-save-scores]",
+)
 @polygon_options("  [default: 0]")
 @model_option(
     "--model",

@@ -44,6 +44,7 @@ class SegmentOptions(TypedDict, total=False):
     overwrite: bool | None
     confidence: bool | None
     polygons: bool | None
+    save_scores: bool | None
     exclude: Sequence[str | int] | None
     min_area: float | None
     simplify: float | None
@@ -71,6 +72,7 @@ KEYS: Mapping[str, str] = {
     "overwrite": "output.overwrite",
     "confidence": "output.confidence",
     "polygons": "output.polygons",
+    "save_scores": "output.save_scores",
     "exclude": "output.exclude",
     "min_area": "output.min_area",
     "simplify": "output.simplify",

@@ -111,6 +111,8 @@ class OutputConfig:
     """Write `confidence.tif`."""
     polygons: bool = True
     """Write `segments.gpkg`."""
+    save_scores: bool = False
+    """Write `scores.tif`."""
     exclude: tuple[str | int, ...] = ()
     """Ids or names of classes that get no polygons."""
     min_area: float = 0.0

@@ -127,6 +127,7 @@ class Plan:
             "area": scene.aoi and hashlib.sha256(scene.aoi).hexdigest(),
             "confidence": config.output.confidence,
             "polygons": config.output.polygons,
+            "scores": config.output.save_scores,
             "exclude": sorted(self._excluded),
             "generalization": [config.output.min_area, config.output.simplify],
             # C3 promises identical bytes only where these are equal.
@@ -170,6 +171,7 @@ class Plan:
             space=self.config.tiling.space,
             confidence=self.config.output.confidence,
             polygons=self.config.output.polygons,
+            scores=self.config.output.save_scores,
             excluded=self._excluded,
             generalization=self.config.output.generalization,
             provenance=(

@@ -146,6 +146,11 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[[Seen, Seen], object]]] = {
         {"confidence": False},
         lambda u, s: u.files - s.files == {"confidence.tif"},
     ),
+    "save_scores": (
+        "output",
+        {"save_scores": True},
+        lambda u, s: s.files - u.files == {"scores.tif"},
+    ),
     "no_polygons": (
         "output",
         {"polygons": False},

@@ -34,7 +34,8 @@ struct Problem {
   const uint8_t* ids;   // (classes,): what stands for each class in the mask
   uint8_t* mask;        // (height, width)
   uint8_t* confidence;  // (height, width), percent; nullptr: not wanted
-  uint8_t nodata;       // of mask and confidence, for pixels that are not wanted
+  uint8_t* scores;      // (classes, height, width), percent of each class; nullptr: not wanted
+  uint8_t nodata;       // of all three, for pixels that are not wanted
   bool half;            // float16 logits, not float32
   bool probabilities;   // blends the softmax of each tile
 };

@@ -65,6 +65,7 @@ class Blending {
     totals_ = arena.take<float>(probabilities ? layout_.row : 0);
     weight_sums_ = arena.take<float>(probabilities ? layout_.vectors * LANES : 0);
     keep_ = arena.take<uint8_t>(layout_.vectors * LANES);
+    scores_ = arena.take<uint8_t>(p_.scores ? p_.classes * layout_.vectors * LANES : 0);
     covered_ = arena.take<uint8_t>(layout_.vectors * LANES);
     mask_ = arena.take<uint8_t>(layout_.vectors * LANES);
     confidence_ = arena.take<uint8_t>(layout_.vectors * LANES);
@@ -114,13 +115,18 @@ class Blending {
     } else {
       std::memset(p_.mask + at, p_.nodata, strip_.width);
       if (p_.confidence) std::memset(p_.confidence + at, p_.nodata, strip_.width);
+      for (int64_t k = 0; p_.scores && k < classes(); k++) std::memset(score_row(k, at), p_.nodata, strip_.width);
     }
   }
+
+  uint8_t* score_row(int64_t k, int64_t at) const { return p_.scores + k * p_.height * p_.width + at; }
 
   // Writes what is wanted of a finished row, and tells of pixels wanted where no tile lies.
   void write_row(int64_t at) {
     select_bytes(keep_, mask_, p_.nodata, strip_.width, p_.mask + at);
     if (p_.confidence) select_bytes(keep_, confidence_, p_.nodata, strip_.width, p_.confidence + at);
+    for (int64_t k = 0; p_.scores && k < classes(); k++)
+      select_bytes(keep_, scores_ + k * layout_.vectors * LANES, p_.nodata, strip_.width, score_row(k, at));
     uint8_t uncovered = 0;
     const uint8_t *keep = keep_, *covered = covered_;
     for (int64_t x = 0, width = strip_.width; x < width; x++) uncovered |= keep[x] & ~covered[x];
@@ -215,22 +221,26 @@ class Blending {
     }
     write_bytes(covered, covered_ + v * LANES);
     write_bytes(id, mask_ + v * LANES);
-    if (!p_.confidence) return;
-    const Reals divisor = covered ? weight : Reals{} + 1.0f;
-    write_bytes(round_small(confidence_of(values, best, divisor)), confidence_ + v * LANES);
+    if (!p_.confidence && !p_.scores) return;
+    const Reals rate = rate_values(values, best, covered ? weight : Reals{} + 1.0f);
+    const Reals confidence = probabilities ? best * rate : rate;
+    write_bytes(round_small(confidence), confidence_ + v * LANES);
+    for (int64_t k = 0; p_.scores && k < classes(); k++)
+      write_bytes(round_small(values[k] * rate), scores_ + (k * layout_.vectors + v) * LANES);
   }
 
-  // Percent: the largest softmax, or the largest probability over their sum. Values are
-  // weighted sums: to divide them by the sum of the weights is to scale their differences.
-  Reals confidence_of(const Reals* values, Reals best, Reals weight) const {
+  // Makes values in proportion to the classes' scores, and returns the percent of 1 of them.
+  // They are weighted sums: to divide them by the sum of the weights is to scale their
+  // differences. The largest logit becomes 1.
+  Reals rate_values(Reals* values, Reals best, Reals weight) const {
     Reals sum = {};
     if (probabilities) {
       for (int64_t k = 0; k < classes(); k++) sum += values[k];
       const Integers known_sum = sum > 0.0f;
-      return known_sum ? best / sum * 100.0f : Reals{};
+      return known_sum ? 100.0f / sum : Reals{};
     }
     const Reals scale = UNIT / weight;
-    for (int64_t k = 0; k < classes(); k++) sum += exponential<4>((values[k] - best) * scale);
+    for (int64_t k = 0; k < classes(); k++) sum += values[k] = exponential<4>((values[k] - best) * scale);
     return 100.0f / sum;
   }
 
@@ -244,7 +254,7 @@ class Blending {
   float *sources_, *values_, *totals_, *weight_sums_;
   int32_t* ids_;  // a vector for each class
   // A row of the strip, in whole vectors; covered where a tile lies.
-  uint8_t *keep_, *covered_, *mask_, *confidence_;
+  uint8_t *keep_, *covered_, *mask_, *confidence_, *scores_;
   bool uncovered_ = false;
 };
 
@@ -255,5 +265,6 @@ int64_t Layout::bytes(const Problem& p) {
   return Arena::size_of<Layer>(layout.layers) + Arena::size_of<Part>(layout.layers) + layout.layers * layer +
          Arena::size_of<float>(p.classes * layout.pitch) + 2 * Arena::size_of<float>(p.classes * LANES) +
          Arena::size_of<float>(p.probabilities ? layout.row : 0) +
-         Arena::size_of<float>(p.probabilities ? columns : 0) + 4 * Arena::size_of<uint8_t>(columns);
+         Arena::size_of<float>(p.probabilities ? columns : 0) + 4 * Arena::size_of<uint8_t>(columns) +
+         Arena::size_of<uint8_t>(p.scores ? p.classes * columns : 0);
 }
