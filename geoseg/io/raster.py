@@ -216,7 +216,7 @@ class SceneReader:
         in_order = order == list(range(len(order)))
         values = pixels[: len(order)] if in_order else pixels[order]
         if not valid.all():
-            values[:, ~valid] = 0
+            np.copyto(values, 0, where=~valid)
         return values, valid
 
     def _resampled(
