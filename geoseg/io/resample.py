@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,9 @@ def _linear_kernel(
 class WindowResampler:
     """Resamples one window from source rows that arrive strip by strip, top down.
 
-    Holds sums for the target window only, so a strip can be let go after `add`.
+    Rows are added up first, at the source's width; a target row that is complete is
+    then resampled along itself. Only target rows that are begun are held at that width,
+    so a strip can be let go after `add`.
     """
 
     def __init__(self, rows: AxisKernel, cols: AxisKernel, bands: int) -> None:
@@ -99,10 +102,11 @@ class WindowResampler:
             bands: Number of bands.
         """
         self._rows = rows
-        self._cols = cols
+        self._across = _Across(cols)
         shape = (len(rows.first), len(cols.first))
-        self._sums = np.zeros((bands, *shape), np.float32)
-        self._weight = np.zeros(shape, np.float32)
+        self._values = np.zeros((bands, *shape), np.float32)
+        self._valid = np.zeros(shape, np.bool_)
+        self._begun: dict[int, _TargetRow] = {}
 
     def add(
         self, row: int, values: npt.NDArray[np.generic], valid: npt.NDArray[np.bool_]
@@ -115,19 +119,24 @@ class WindowResampler:
                 `cols.start` to `cols.stop`; hidden pixels hold finite numbers.
             valid: Shape (strip rows, columns).
         """
-        weighted = self._across(np.where(valid, values, 0).astype(np.float32))
-        weight = self._across(valid.astype(np.float32))
-        first, support = self._rows.first, self._rows.weights.shape[1]
-        for offset in range(values.shape[1]):
-            source = row + offset
-            # Target rows whose `first` lies in (source - support, source].
-            begin = int(np.searchsorted(first, source - support, side="right"))
-            end = int(np.searchsorted(first, source, side="right"))
-            for target in range(begin, end):
-                share = self._rows.weights[target, source - first[target]]
+        first, weights = self._rows.first, self._rows.weights
+        support = weights.shape[1]
+        stop = row + len(valid)
+        whole = valid.all(axis=1)
+        # Target rows that reach into the strip.
+        begin = int(np.searchsorted(first, row - support, side="right"))
+        end = int(np.searchsorted(first, stop - 1, side="right"))
+        for target in range(begin, end):
+            low = int(first[target])
+            sums = self._begun.setdefault(target, _TargetRow(values[:, 0].shape))
+            for source in range(max(low, row), min(low + support, stop)):
+                share = weights[target, source - low]
                 if share > 0:
-                    self._sums[:, target] += share * weighted[:, offset]
-                    self._weight[target] += share * weight[offset]
+                    place = source - row
+                    mask = None if whole[place] else valid[place]
+                    sums.add(share, values[:, place], mask)
+            if min(low + support, self._rows.stop) <= stop:
+                self._complete(target, self._begun.pop(target))
 
     def result(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
         """Return the means over valid pixels, and where they count.
@@ -136,15 +145,62 @@ class WindowResampler:
             Values (bands, height, width), 0 where not valid, and valid (height, width):
             at least half of the weight fell on valid source pixels.
         """
-        valid = self._weight >= 0.5 - 1e-4  # Exactly half must pass; sums are rounded.
-        weight = np.where(valid, self._weight, 1)
-        return np.where(valid, self._sums / weight, 0), valid
+        assert not self._begun, "strips end with the last row that the kernel needs"
+        return self._values, self._valid
 
-    def _across(self, array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Apply the column kernel to the last axis."""
-        cols = self._cols
-        total = np.zeros((*array.shape[:-1], len(cols.first)), np.float32)
-        for k in range(cols.weights.shape[1]):
-            index = np.minimum(cols.first + k - cols.start, array.shape[-1] - 1)
-            total += np.take(array, index, axis=-1) * cols.weights[:, k]
-        return total
+    def _complete(self, target: int, sums: _TargetRow) -> None:
+        """Resample a row of sums along itself."""
+        weight = self._across(sums.weight)
+        valid = np.asarray(
+            weight >= 0.5 - 1e-4
+        )  # Exactly half must pass; sums are rounded.
+        self._valid[target] = valid
+        hidden = np.flatnonzero(~valid)
+        for mean, band in zip(self._values[:, target], sums.values, strict=True):
+            # Where nothing is valid, the sum is 0, too.
+            np.divide(self._across(band), np.maximum(weight, 1e-4), out=mean)
+            mean[hidden] = 0
+
+
+class _TargetRow:
+    """Sums of source rows, as wide as they are."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.values = np.zeros(shape, np.float32)
+        self.weight = np.zeros(shape[-1], np.float32)
+        self._share = np.empty(shape, np.float32)
+
+    def add(
+        self,
+        share: np.float32,
+        values: npt.NDArray[np.generic],
+        valid: npt.NDArray[np.bool_] | None,
+    ) -> None:
+        """Add a share of one source row, (bands, columns); None if all is valid."""
+        if valid is None:
+            self.weight += share
+        else:
+            values = np.where(valid, values, 0)
+            self.weight += share * valid
+        np.multiply(values, share, out=self._share, dtype=np.float32, casting="unsafe")
+        self.values += self._share
+
+
+class _Across:
+    """Applies a kernel of columns to the last axis of rows."""
+
+    def __init__(self, cols: AxisKernel) -> None:
+        targets, support = cols.weights.shape
+        source = cols.first[:, None] + np.arange(support) - cols.start
+        target = np.broadcast_to(np.arange(targets)[:, None], source.shape)
+        used = cols.weights > 0
+        # SciPy adds in the order of columns, whatever else is in the matrix.
+        self._matrix = csr_array(
+            (cols.weights[used], (target[used], source[used])),
+            shape=(targets, cols.stop - cols.start),
+        )
+
+    def __call__(self, row: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return (targets,) of (columns,)."""
+        result: npt.NDArray[np.float32] = self._matrix @ row
+        return result

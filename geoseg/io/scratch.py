@@ -20,8 +20,7 @@ BLOCK_ROWS = 64
 """Rows of a block; written in multiples of them, no block is encoded twice."""
 
 BLOCK_COLS = 512
-"""Columns of a block: those of a COG, which GDAL copies block by block. It would decode
-strips of the whole width again for each of them."""
+"""Columns of a block: those of a COG, which GDAL copies block by block."""
 
 
 def write_scratch(path: Path, pixels: npt.NDArray[np.uint8], *, packed: bool) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio.windows
 from rasters import write_raster
 
 from geoseg.errors import SceneError
-from geoseg.io.gdal import open_dataset
+from geoseg.io.gdal import gdal_env, open_dataset
 
 
 @pytest.fixture
@@ -77,3 +78,18 @@ def test_a_vrt_of_local_files_is_read(tmp_path: Path) -> None:
     inner = write_vrt(tmp_path / "inner.vrt", "a.tif", relative=1)
     with open_dataset(str(write_vrt(tmp_path / "a.vrt", str(inner)))) as dataset:
         assert (dataset.read() == pixels).all()
+
+
+def test_a_block_is_decoded_once_though_it_is_read_in_pieces(tmp_path: Path) -> None:
+    """Overwritten behind GDAL's back, it still has its old pixels."""
+    pixels = np.full((1, 512, 2048), 7, np.uint8)
+    options = {"tiled": True, "blockxsize": 512, "blockysize": 512}
+    path = write_raster(tmp_path / "a.tif", pixels, **options)
+    other = write_raster(tmp_path / "b.tif", pixels + 1, **options)
+    with gdal_env(), open_dataset(str(path)) as dataset:
+        upper = dataset.read(1, window=rasterio.windows.Window(0, 0, 2048, 200))
+        with path.open("r+b") as stream:
+            stream.write(other.read_bytes())
+        lower = dataset.read(1, window=rasterio.windows.Window(0, 200, 2048, 312))
+    assert (upper == 7).all()
+    assert (lower == 7).all()
