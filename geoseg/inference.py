@@ -26,6 +26,10 @@ logger = logging.getLogger(__name__)
 FLOAT16_LIMIT = 60000.0
 """Logits are clipped to this before they become float16, whose largest is 65504."""
 
+PLAIN: tuple[tuple[int, ...], ...] = ((),)
+FLIPS = (*PLAIN, (3,), (2,), (2, 3))
+"""Axes of (B, C, H, W) that each pass over a tile is flipped along."""
+
 CUDA_BATCH, CPU_BATCH = 8, 1
 """Default batch sizes. On a CPU a tile already fills the caches."""
 
@@ -50,6 +54,8 @@ class PredictorConfig:
     """Threads of torch in a worker."""
     compile: bool = False
     """Compile the model with `torch.compile`."""
+    tta: bool = False
+    """Average the logits of each tile over its four flips."""
     imports: tuple[str, ...] = ()
     """Modules to import before loading: they register a user's own models."""
 
@@ -191,18 +197,29 @@ class Predictor:
         if valid is not None:
             # The mean, where there is no data.
             images.masked_fill_(~valid.to(self.device, non_blocking=True), 0.0)
-        images = images.contiguous(memory_format=torch.channels_last)
+        passes = FLIPS if self.config.tta else PLAIN
+        logits = self._logits(images, passes[0])
+        for axes in passes[1:]:
+            logits = logits + self._logits(images, axes)
+        logits = logits[:count] / len(passes)
+        clipped = logits.clamp(-FLOAT16_LIMIT, FLOAT16_LIMIT)
+        # Infinity must not pass for a large number: blending refuses NaN by name.
+        logits = clipped.masked_fill(~logits.isfinite(), torch.nan).to(torch.float16)
+        return _Running(logits)
+
+    def _logits(self, images: Tensor, axes: tuple[int, ...]) -> Tensor:
+        """Class logits (B, K, h, w) of images flipped along axes, flipped back."""
+        flipped = images.flip(axes) if axes else images
         with torch.autocast(
             self.device.type,
             dtype=self.dtype,
             enabled=self.dtype != torch.float32,
         ):
-            output = self.model(pixel_values=images)
-        logits = class_logits(output)[:count]
-        clipped = logits.clamp(-FLOAT16_LIMIT, FLOAT16_LIMIT)
-        # Infinity must not pass for a large number: blending refuses NaN by name.
-        logits = clipped.masked_fill(~logits.isfinite(), torch.nan).to(torch.float16)
-        return _Running(logits)
+            output = self.model(
+                pixel_values=flipped.contiguous(memory_format=torch.channels_last)
+            )
+        logits = class_logits(output)
+        return logits.float().flip(axes) if axes else logits
 
 
 class _Running:

@@ -284,6 +284,46 @@ def test_running_ahead_changes_nothing_but_the_order_of_work(pointwise: Path) ->
     np.testing.assert_array_equal(found, wanted)
 
 
+def flipped(one: TileInput, axes: tuple[int, ...]) -> TileInput:
+    """Flip a tile along rows (0) and columns (1)."""
+    values = np.flip(one.values, tuple(axis + 1 for axis in axes))
+    return TileInput(values.copy(), np.flip(one.valid, axes).copy())
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_flips_are_averaged_in_the_tile_s_own_place(
+    folder: Path, batch_size: int
+) -> None:
+    tiles = [tile(seed=seed) for seed in range(4)]
+    found = predict(load(folder, tta=True, batch_size=batch_size), *tiles)
+    plain = load(folder, batch_size=batch_size)
+    for index, one in enumerate(tiles):
+        passes = [
+            np.flip(predict(plain, flipped(one, axes))[0], tuple(a + 1 for a in axes))
+            for axes in ((), (0,), (1,), (0, 1))
+        ]
+        assert np.abs(passes[0] - passes[3]).max() > 0.1, "flips must matter"
+        expected = np.mean(np.array(passes, np.float32), axis=0)
+        np.testing.assert_allclose(found[index], expected, rtol=2e-3, atol=2e-3)
+
+
+def test_flips_change_nothing_for_a_pointwise_model(pointwise: Path) -> None:
+    (plain,), (averaged,) = (
+        predict(load(pointwise, tta=tta), tile()) for tta in (False, True)
+    )
+    np.testing.assert_allclose(averaged, plain, rtol=2e-3, atol=1e-3)
+
+
+def test_one_flip_that_is_not_finite_is_told(pointwise: Path) -> None:
+    predictor = load(pointwise, tta=True)
+    model: Any = predictor.model
+    with torch.no_grad():
+        model.weight[0, 0] = torch.inf
+    (logits,) = predict(predictor, tile())
+    assert np.isnan(logits[0]).any()
+    assert not np.isinf(logits).any()
+
+
 def test_no_tiles_make_no_model_call(pointwise: Path) -> None:
     predictor = load(pointwise)
     predictor.model.register_forward_pre_hook(lambda *_: pytest.fail("a call"))

@@ -94,6 +94,12 @@ output_option = partial(click.option, cls=Option, section="Results")
     metavar="N",
     help="Tiles a forward pass.  [default: 8 on CUDA, 1 on CPU]",
 )
+@model_option(
+    "--tta/--no-tta",
+    default=None,
+    help="Average each tile's logits over its flips: left to right, top to bottom, and "
+    "both. Takes four times as long.  [default: no-tta]",
+)
 @tiling_option(
     "--tile-size",
     type=click.IntRange(min=1),

@@ -27,6 +27,7 @@ class SegmentOptions(TypedDict, total=False):
     device: str | None
     dtype: Dtype | None
     batch_size: int | None
+    tta: bool | None
     tile_size: int | None
     stride: int | None
     overlap: int | None
@@ -55,6 +56,7 @@ KEYS: Mapping[str, str] = {
     "device": "model.device",
     "dtype": "model.dtype",
     "batch_size": "model.batch_size",
+    "tta": "model.tta",
     "tile_size": "tiling.tile_size",
     "stride": "tiling.stride",
     "overlap": "tiling.overlap",

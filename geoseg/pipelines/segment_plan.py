@@ -137,6 +137,7 @@ class Plan:
                 self.model.batch_size,
                 self.model.torch_threads,
                 self.model.compile,
+                self.model.tta,
                 # The reference rounds otherwise than the native operators.
                 LIBRARY.loaded,
             ],

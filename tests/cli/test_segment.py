@@ -38,6 +38,7 @@ FLAGS: list[tuple[str, str, object]] = [
     ("--workers 3", "cluster.workers", 3),
     ("--scheduler tcp://host:8786", "cluster.scheduler", "tcp://host:8786"),
     ("--overwrite", "output.overwrite", True),
+    ("--tta", "model.tta", True),
     ("--no-confidence", "output.confidence", False),
     ("--no-polygons", "output.polygons", False),
     ("--save-scores", "output.save_scores", True),
