@@ -152,12 +152,14 @@ class Blending {
   template <typename Take>
   void interpolate(const Part& part, int64_t v, const Take& take) const {
     const int64_t at = v * classes() * LANES;
-    const float *low = part.low + at, *high = part.high + at;
-    if (part.high)
+    const float* low = part.low + at;
+    if (part.high) {
+      const float* high = part.high + at;
       for (int64_t k = 0; k < classes(); k++)
         take(k, load(low + k * LANES) * part.low_share + load(high + k * LANES) * part.high_share);
-    else
+    } else {
       for (int64_t k = 0; k < classes(); k++) take(k, load(low + k * LANES) * part.low_share);
+    }
   }
 
   static Reals weight_of(const Part& part, int64_t v) { return load(part.weights + v * LANES) * part.weight; }
