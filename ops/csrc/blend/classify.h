@@ -127,6 +127,7 @@ class Blending {
     if (p_.confidence) select_bytes(keep_, confidence_, p_.nodata, strip_.width, p_.confidence + at);
     for (int64_t k = 0; p_.scores && k < classes(); k++)
       select_bytes(keep_, scores_ + k * layout_.vectors * LANES, p_.nodata, strip_.width, score_row(k, at));
+    if (all_covered_) return;
     uint8_t uncovered = 0;
     const uint8_t *keep = keep_, *covered = covered_;
     for (int64_t x = 0, width = strip_.width; x < width; x++) uncovered |= keep[x] & ~covered[x];
@@ -135,12 +136,14 @@ class Blending {
 
   void find_parts(int64_t row) {
     part_count_ = 0;
+    all_covered_ = false;
     for (int64_t i = 0; i < used_; i++) {
       Layer& layer = layers_[i];
       const int64_t a = layer.tile_row, place = row - p_.rows.origins[a] + PADDING, entry = a * p_.length + place;
       if (row < p_.rows.starts[a] || row >= p_.rows.stops[a]) continue;
       const int64_t source = p_.sources[place], next = least(source + 1, p_.side - 1);
       const float* low = enlarged_row<known>(p_, layout_, strip_, layer, source, sources_);
+      all_covered_ |= layer.whole && p_.rows.weights[entry] > 0;
       const float high_share = p_.rows.high_shares[entry];
       const float* high = high_share ? enlarged_row<known>(p_, layout_, strip_, layer, next, sources_) : nullptr;
       parts_[part_count_++] = {low, high, p_.rows.low_shares[entry], high_share, p_.rows.weights[entry],
@@ -152,12 +155,14 @@ class Blending {
   template <typename Take>
   void interpolate(const Part& part, int64_t v, const Take& take) const {
     const int64_t at = v * classes() * LANES;
-    const float *low = part.low + at, *high = part.high + at;
-    if (part.high)
+    const float* low = part.low + at;
+    if (part.high) {
+      const float* high = part.high + at;
       for (int64_t k = 0; k < classes(); k++)
         take(k, load(low + k * LANES) * part.low_share + load(high + k * LANES) * part.high_share);
-    else
+    } else {
       for (int64_t k = 0; k < classes(); k++) take(k, load(low + k * LANES) * part.low_share);
+    }
   }
 
   static Reals weight_of(const Part& part, int64_t v) { return load(part.weights + v * LANES) * part.weight; }
@@ -219,7 +224,7 @@ class Blending {
       id = values[k] > best ? load(ids_ + k * LANES) : id;
       best = larger(best, values[k]);
     }
-    write_bytes(covered, covered_ + v * LANES);
+    if (!all_covered_) write_bytes(covered, covered_ + v * LANES);
     write_bytes(id, mask_ + v * LANES);
     if (!p_.confidence && !p_.scores) return;
     const Reals rate = rate_values(values, best, covered ? weight : Reals{} + 1.0f);
@@ -255,6 +260,7 @@ class Blending {
   int32_t* ids_;  // a vector for each class
   // A row of the strip, in whole vectors; covered where a tile lies.
   uint8_t *keep_, *covered_, *mask_, *confidence_, *scores_;
+  bool all_covered_ = false;  // in this row of the strip
   bool uncovered_ = false;
 };
 

@@ -47,6 +47,7 @@ struct Layer {
   float* rows[2];       // enlarged rows of even and odd source rows
   int64_t held[2];      // which those are, -1: none
   float* weights;       // sum of the tiles' weights by column, (vectors * LANES,)
+  bool whole;           // whether it is above 0 in all columns
 };
 
 inline const void* tile_of(const Problem& p, int64_t a, int64_t b) { return p.tiles[a * p.cols.count + b]; }
@@ -79,6 +80,8 @@ inline Reals widen(const uint16_t* from) {
   return reinterpret_cast<const Reals&>(result);
 #endif
 }
+
+inline Reals widen(const float* from) { return load(from); }
 
 inline void widen_row(const uint16_t* from, int64_t count, float* to) {
   int64_t i = 0;
@@ -118,9 +121,35 @@ inline void read_sources(const Problem& p, const void* tile, int64_t source_row,
   }
 }
 
-// Writes the vectors [first, last) of a source row of one tile, enlarged, or adds them to the
-// row. `sources` begin at the pixel `begin`.
-template <int known, bool add, bool enlarged>
+// Pixels [pixel, pixel + LANES) of a source row, 0 outside of it.
+template <typename Stored>
+inline Reals read_pixels(const Stored* row, int64_t pixel, int64_t side) {
+  if (pixel >= 0 && pixel + LANES <= side) return widen(row + pixel);
+  const int64_t begin = most(pixel, 0), end = least(pixel + LANES, side);
+  Stored own[LANES] = {};
+  std::memcpy(own + begin - pixel, row + begin, (end - begin) * sizeof(Stored));
+  return widen(own);
+}
+
+// Writes the vectors [first, last) of a source row of one tile, weighted, or adds them to the
+// row: each pixel is a source pixel, and the next one contributes nothing.
+template <int known, bool add, typename Stored>
+inline void copy_vectors(const Problem& p, const Strip& strip, int64_t b, int64_t first, int64_t last,
+                         const Stored* from, float* row) {
+  const int64_t classes = known ? known : p.classes, plane = p.side * p.side;
+  for (int64_t v = first; v < last; v++) {
+    const int64_t place = place_of(p, strip, b, v);
+    const Reals share = load(p.cols.low_shares + b * p.length + place);
+    float* to = row + v * classes * LANES;
+    for (int64_t k = 0; k < classes; k++, to += LANES) {
+      const Reals value = read_pixels(from + k * plane, place - PADDING, p.side) * share;
+      store(to, add ? load(to) + value : value);
+    }
+  }
+}
+
+// The same with a tile that is enlarged. `sources` begin at the pixel `begin`.
+template <int known, bool add>
 inline void expand_vectors(const Problem& p, const Strip& strip, int64_t pitch, int64_t b, int64_t first, int64_t last,
                            const float* sources, int64_t begin, float* row) {
   const int64_t classes = known ? known : p.classes;
@@ -132,28 +161,27 @@ inline void expand_vectors(const Problem& p, const Strip& strip, int64_t pitch, 
     const float* from = sources + source - begin;
     float* to = row + v * classes * LANES;
     for (int64_t k = 0; k < classes; k++, from += pitch, to += LANES) {
-      Reals value = pick(load(from), index) * low_share;
-      // Else each pixel is a source pixel, and the next one contributes nothing.
-      if (enlarged) value += pick(load(from + 1), index) * high_share;
+      const Reals value = pick(load(from), index) * low_share + pick(load(from + 1), index) * high_share;
       store(to, add ? load(to) + value : value);
     }
   }
 }
 
-template <int known, bool enlarged>
-inline void expand_tile(const Problem& p, const Layout& layout, const Strip& strip, const Layer& layer, int64_t b,
-                        int64_t source_row, float* sources, float* row, int64_t& written) {
-  const int64_t vector = (known ? known : p.classes) * LANES, pitch = layout.pitch;
-  int64_t first, last;
-  find_vectors(p, strip, b, first, last);
-  const int64_t begin = p.sources[place_of(p, strip, b, first)];
-  const int64_t end = least(p.sources[place_of(p, strip, b, last) - 1] + 2, p.side);
-  read_sources(p, tile_of(p, layer.tile_row, b), source_row, begin, end - begin, pitch, sources);
-  if (written < first) std::memset(row + written * vector, 0, (first - written) * vector * sizeof(float));
-  const int64_t new_from = most(first, least(written, last));
-  expand_vectors<known, true, enlarged>(p, strip, pitch, b, first, new_from, sources, begin, row);
-  expand_vectors<known, false, enlarged>(p, strip, pitch, b, new_from, last, sources, begin, row);
-  written = most(written, last);
+template <int known, bool add>
+inline void write_vectors(const Problem& p, const Layout& layout, const Strip& strip, const Layer& layer, int64_t b,
+                          int64_t source_row, int64_t first, int64_t last, float* sources, float* row) {
+  if (first == last) return;
+  const void* tile = tile_of(p, layer.tile_row, b);
+  if (p.length - 2 * PADDING > p.side) {
+    const int64_t begin = p.sources[place_of(p, strip, b, first)];
+    const int64_t end = least(p.sources[place_of(p, strip, b, last) - 1] + 2, p.side);
+    read_sources(p, tile, source_row, begin, end - begin, layout.pitch, sources);
+    expand_vectors<known, add>(p, strip, layout.pitch, b, first, last, sources, begin, row);
+  } else if (p.half) {
+    copy_vectors<known, add>(p, strip, b, first, last, static_cast<const uint16_t*>(tile) + source_row * p.side, row);
+  } else {
+    copy_vectors<known, add>(p, strip, b, first, last, static_cast<const float*>(tile) + source_row * p.side, row);
+  }
 }
 
 // The enlarged source row of a layer, made unless it is still there.
@@ -163,14 +191,16 @@ inline const float* enlarged_row(const Problem& p, const Layout& layout, const S
   const int64_t slot = source_row % 2, vector = (known ? known : p.classes) * LANES;
   float* row = layer.rows[slot];
   if (layer.held[slot] == source_row) return row;
-  const bool enlarged = p.length - 2 * PADDING > p.side;
   int64_t written = 0;  // vectors, from the left: tiles begin and end in their order
   for (int64_t b = layer.begin; b < layer.end; b++) {
     if (!tile_of(p, layer.tile_row, b)) continue;
-    if (enlarged)
-      expand_tile<known, true>(p, layout, strip, layer, b, source_row, sources, row, written);
-    else
-      expand_tile<known, false>(p, layout, strip, layer, b, source_row, sources, row, written);
+    int64_t first, last;
+    find_vectors(p, strip, b, first, last);
+    if (written < first) std::memset(row + written * vector, 0, (first - written) * vector * sizeof(float));
+    const int64_t fresh = most(first, least(written, last));
+    write_vectors<known, true>(p, layout, strip, layer, b, source_row, first, fresh, sources, row);
+    write_vectors<known, false>(p, layout, strip, layer, b, source_row, fresh, last, sources, row);
+    written = most(written, last);
   }
   std::memset(row + written * vector, 0, (layout.vectors - written) * vector * sizeof(float));
   layer.held[slot] = source_row;
@@ -192,5 +222,7 @@ inline bool begin_layer(const Problem& p, const Layout& layout, const Strip& str
     }
     layer.first = least(layer.first, first), layer.last = most(layer.last, last);
   }
+  layer.whole = true;
+  for (int64_t x = 0; x < strip.width; x++) layer.whole &= layer.weights[x] > 0;
   return layer.first < layer.last;
 }
