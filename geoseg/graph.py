@@ -26,8 +26,9 @@ from geoseg.errors import BlendingError, SceneError
 from geoseg.generalizing import Generalization
 from geoseg.grid import Window
 from geoseg.identity import check_unchanged
+from geoseg.io.ahead import PixelsAhead, kept_reader
 from geoseg.io.atomic import atomic_path
-from geoseg.io.raster import Pixels, Scene, SceneReader
+from geoseg.io.raster import Scene
 from geoseg.io.scratch import write_scratch
 from geoseg.scoring import blend_with_scores
 from geoseg.tiling import Band, TileGrid
@@ -162,18 +163,14 @@ def predict_band(job: SceneJob, index: int, predictor: TilePredictor) -> BandLog
         SceneError: The scene cannot be read there, or is not what was planned with.
     """
     band = job.bands[index]
-    with SceneReader(_scene_with_area(job)) as reader:
+    with kept_reader(_scene_with_area(job), job.state) as reader:
         check_unchanged(job.scene.path, job.state)
-        pixels = reader.read(band.footprint)
-    wanted = [
-        place
-        for place in band.tiles
-        if pixels.keep[_inside(job.grid.tile(*place), band.footprint).slices].any()
-    ]
-    inputs = (_tile_input(job.grid.tile(*place), band, pixels) for place in wanted)
-    logits = predictor.predict(inputs, job.scene.scale)
+        with PixelsAhead(reader, band.footprint, job.grid.tile_size) as pixels:
+            wanted: list[tuple[int, int]] = []
+            inputs = _inputs(job, band, pixels, wanted)
+            logits = list(predictor.predict(inputs, job.scene.scale))
+            keep = np.packbits(pixels.get(band.footprint).keep)
     tiles = dict(zip(wanted, logits, strict=True))
-    keep = np.packbits(pixels.keep)
     return BandLogits(index, tiles, keep, len(band) - len(wanted))
 
 
@@ -306,19 +303,20 @@ def _counted_with(job: SceneJob, band: Band) -> set[int]:
     return {band.index} | lent.difference(*before)
 
 
-def _inside(tile: Window, footprint: Window) -> Window:
-    """The part of a tile that lies in the scene, relative to the band's footprint."""
-    clipped = tile.intersection(footprint)
-    assert clipped is not None, "a tile lies in its band's footprint"
-    return clipped.relative_to(footprint)
-
-
-def _tile_input(tile: Window, band: Band, pixels: Pixels) -> TileInput:
+def _inputs(
+    job: SceneJob, band: Band, pixels: PixelsAhead, wanted: list[tuple[int, int]]
+) -> Iterator[TileInput]:
+    """Yield the tiles of a band that hold data, and name them in `wanted`."""
     # Not above: the scheduler imports this module, and needs no torch.
     from geoseg.inference import TileInput
 
-    rows, cols = _inside(tile, band.footprint).slices
-    return TileInput(pixels.values[:, rows, cols], pixels.valid[rows, cols])
+    for place in band.tiles:
+        inside = job.grid.tile(*place).intersection(band.footprint)
+        assert inside is not None, "a tile lies in its band's footprint"
+        tile = pixels.get(inside)
+        if tile.keep.any():
+            wanted.append(place)
+            yield TileInput(tile.values, tile.valid)
 
 
 def _unpack(bits: npt.NDArray[np.uint8], window: Window) -> npt.NDArray[np.bool_]:

@@ -136,7 +136,7 @@ def open_scene(
 
 
 class SceneReader:
-    """Reads windows of a scene through one open file; belongs to one thread.
+    """Reads windows of a scene through one open file; for one thread at a time.
 
     A window's pixels do not depend on which windows were read before, nor on how the
     scene was cut into windows.
@@ -164,9 +164,20 @@ class SceneReader:
         trace: TracebackType | None,
     ) -> None:
         """Close the file."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; once more does nothing."""
         if self._dataset is not None:
             self._dataset.close()
             self._dataset = None
+
+    @property
+    def is_tiled(self) -> bool:
+        """Whether a part of a row is read without the rest of it."""
+        assert self._dataset is not None, "use the reader in a with statement"
+        width = self._dataset.block_shapes[self.scene.bands[0] - 1][1]
+        return bool(width < self._dataset.width)
 
     def read(self, window: Window) -> Pixels:
         """Read one window; each source pixel it needs is read once.

@@ -122,7 +122,7 @@ class WindowResampler:
         first, weights = self._rows.first, self._rows.weights
         support = weights.shape[1]
         stop = row + len(valid)
-        whole = valid.all(axis=1)
+        whole = [bool(line.all()) for line in valid]
         # Target rows that reach into the strip.
         begin = int(np.searchsorted(first, row - support, side="right"))
         end = int(np.searchsorted(first, stop - 1, side="right"))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,7 +84,7 @@ def test_a_vrt_of_local_files_is_read(tmp_path: Path) -> None:
 def test_a_block_is_decoded_once_though_it_is_read_in_pieces(tmp_path: Path) -> None:
     """Overwritten behind GDAL's back, it still has its old pixels."""
     pixels = np.full((1, 512, 2048), 7, np.uint8)
-    options = {"tiled": True, "blockxsize": 512, "blockysize": 512}
+    options: dict[str, Any] = {"tiled": True, "blockxsize": 512, "blockysize": 512}
     path = write_raster(tmp_path / "a.tif", pixels, **options)
     other = write_raster(tmp_path / "b.tif", pixels + 1, **options)
     with gdal_env(), open_dataset(str(path)) as dataset:
