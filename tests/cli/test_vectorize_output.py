@@ -64,6 +64,25 @@ def test_a_folder_in_place_of_the_style_stays(raster: Path, tmp_path: Path) -> N
     assert len(rows_of(tmp_path / "out.fgb")) > 5
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_in_place_of_the_style_stays(
+    raster: Path, tmp_path: Path, *, there: bool
+) -> None:
+    style, shared = tmp_path / "out.qml", tmp_path / "shared.qml"
+    if there:
+        assert geoseg("vectorize", raster, "-o", tmp_path / "shared.fgb").exit_code == 0
+    before = shared.read_bytes() if there else None
+    style.symlink_to(shared)
+    table = tmp_path / "t.csv"
+    table.write_text("id,name\n0,a\n1,b\n2,c\n3,d\n")
+    for given in ([], ["--overwrite", "--classes", table]):
+        result = geoseg("vectorize", raster, "-o", tmp_path / "out.fgb", *given)
+        assert result.exit_code == 0
+        assert f"{style} is not of geoseg and is kept" in result.stderr
+        assert style.readlink() == shared
+        assert (shared.read_bytes() if shared.exists() else None) == before
+
+
 def test_inputs_are_never_replaced(raster: Path, tmp_path: Path) -> None:
     link = tmp_path / "link.gpkg"
     link.symlink_to(raster)
