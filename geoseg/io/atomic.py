@@ -102,8 +102,11 @@ def _make_held(parent: Path, prefix: str) -> tuple[Path, int]:
     while True:
         folder = parent / f"{prefix}{secrets.token_hex(6)}"
         folder.mkdir()
-        descriptor = os.open(folder, os.O_RDONLY)
-        # Another process may have found it before it was locked.
+        try:
+            descriptor = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:  # Another process took it for one of the dead.
+            continue
+        # So may one before it is locked.
         if _lock(descriptor) is not False and folder.exists():
             return folder, descriptor
         os.close(descriptor)

@@ -16,7 +16,13 @@ from rasterio.io import DatasetReader
 
 from geoseg.errors import SceneError, UsageError
 from geoseg.grid import Grid, Window
-from geoseg.io.gdal import absolute, gdal_env, open_dataset, scene_errors
+from geoseg.io.gdal import (
+    absolute,
+    files_behind,
+    gdal_env,
+    open_dataset,
+    scene_errors,
+)
 from geoseg.io.legend import Legend, read_legend
 from geoseg.io.radiometry import alpha_band, data_bands
 from geoseg.io.raster import locating_hint, native_grid, no_bands
@@ -67,7 +73,7 @@ class ClassRaster:
     hint: str
     """How it gets a CRS, if it has none."""
     files: tuple[str, ...]
-    """What GDAL reads it from: sources of a VRT, the file of a subdataset."""
+    """Local files that it is read from: also sources of VRTs, archives."""
 
     @property
     def masked(self) -> bool:
@@ -125,7 +131,7 @@ def open_class_raster(
             legend=read_legend(dataset, chosen),
             tags=dataset.tags(),
             hint=locating_hint(dataset),
-            files=tuple(dataset.files),
+            files=files_behind(dataset),
         )
 
 

@@ -170,7 +170,13 @@ def style_path(path: Path) -> Path | None:
 
 
 def is_users_style(style: Path) -> bool:
-    """Tell whether something else than a style of geoseg has that name."""
+    """Tell whether something else than a style of geoseg has that name.
+
+    A link is a user's wherever it points: geoseg makes none, and other files may share
+    what is there.
+    """
+    if style.is_symlink():
+        return True
     try:
         return not is_own_qml(style.read_bytes().decode(errors="replace"))
     except (FileNotFoundError, NotADirectoryError):

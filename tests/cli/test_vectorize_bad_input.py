@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import stat
 import subprocess
 import sys
 import time
@@ -13,27 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import rasterio
-import rasterio.shutil
 from affine import Affine
 from class_rasters import class_mask, rows_of, write_classes
-from commands import geoseg
-from rasterio.vrt import WarpedVRT
+from commands import geoseg, refused
 from rasters import NORTH_UP, write_raster
 
 from geoseg.errors import UsageError
 from geoseg.pipelines.vectorize import VectorizeConfig, run
 from geoseg.types import NODATA
-
-
-def refused(*arguments: object, code: int = 2) -> str:
-    """Run the command, which must be refused in one line, and return it."""
-    result = geoseg("vectorize", *arguments)
-    assert result.exit_code == code, result.stderr
-    assert result.stderr.startswith("Error: "), result.stderr
-    assert result.stderr.count("\n") == 1
-    assert result.stdout == ""
-    return result.stderr
 
 
 @pytest.fixture
@@ -180,80 +165,11 @@ def test_confidence_that_is_unknown_elsewhere_is_fine(
     assert {row[3] for row in rows_of(tmp_path / "classes.gpkg")} == {50.0}
 
 
-def test_where_polygons_cannot_go(raster: Path, tmp_path: Path) -> None:
-    assert "end -o in .gpkg, .fgb or .parquet" in refused(raster, "-o", "out.shp")
-    assert "end -o in" in refused(raster, "-o", tmp_path / "out")
-    missing = tmp_path / "no" / "such" / "out.gpkg"
-    assert f"there is no folder {missing.parent}" in refused(raster, "-o", missing)
-    (tmp_path / "d.gpkg").mkdir()
-    folder = refused(raster, "-o", tmp_path / "d.gpkg", "--overwrite")
-    assert "is a folder; name a file" in folder
-    assert not missing.parent.exists()
-
-
-def test_a_style_is_replaced_on_request_and_a_users_never(
-    raster: Path, tmp_path: Path
-) -> None:
-    style = tmp_path / "out.qml"
-    assert geoseg("vectorize", raster, "-o", tmp_path / "out.fgb").exit_code == 0
-    own = style.read_bytes()
-    message = refused(raster, "-o", tmp_path / "out.parquet")
-    assert f"{style} is there already" in message
-    table = tmp_path / "t.csv"
-    table.write_text("id,name\n0,a\n1,b\n2,c\n3,d\n")
-    renamed = ["-o", tmp_path / "out.parquet", "--overwrite", "--classes", table]
-    assert geoseg("vectorize", raster, *renamed).exit_code == 0
-    assert style.read_bytes() not in (own, b"")
-    for users in (b"mine", own.replace(b"class 1", b"sea")):
-        style.write_bytes(users)
-        for suffix in (".fgb", ".parquet"):
-            result = geoseg(
-                "vectorize", raster, "-o", tmp_path / f"out{suffix}", "--overwrite"
-            )
-            assert result.exit_code == 0
-            assert result.stderr.count("\n") == 1
-            assert f"{style} is not of geoseg and is kept" in result.stderr
-            assert style.read_bytes() == users
-
-
-def test_a_folder_in_place_of_the_style_stays(raster: Path, tmp_path: Path) -> None:
-    (tmp_path / "out.qml").mkdir()
-    result = geoseg("vectorize", raster, "-o", tmp_path / "out.fgb")
-    assert result.exit_code == 0
-    assert "is not of geoseg and is kept" in result.stderr
-    assert len(rows_of(tmp_path / "out.fgb")) > 5
-
-
-def test_inputs_are_never_replaced(raster: Path, tmp_path: Path) -> None:
-    link = tmp_path / "link.gpkg"
-    link.symlink_to(raster)
-    before = raster.read_bytes()
-    message = refused(raster, "-o", link, "--overwrite")
-    assert "is the raster itself" in message
-    source = tmp_path / "source.gpkg"
-    source.write_bytes(before)
-    with rasterio.open(source) as dataset, WarpedVRT(dataset) as warped:
-        rasterio.shutil.copy(warped, tmp_path / "view.vrt", driver="VRT")
-    message = refused(tmp_path / "view.vrt", "-o", source, "--overwrite")
-    assert f"is read from {source}" in message
-    assert source.read_bytes() == before
-    assert raster.read_bytes() == before
-
-
 @pytest.mark.parametrize("name", ["", ".", "/"])
 def test_names_of_no_file(raster: Path, tmp_path: Path, name: str) -> None:
     out = tmp_path / "o.gpkg"
     for given in ([name], [name, "-o", out], [raster, "-o", out, "--confidence", name]):
         assert f"{name!r} names no file; give the file of the" in refused(*given)
-
-
-@pytest.mark.parametrize("name", ["a\nb.gpkg", "\udcff.gpkg", "a\tb.parquet"])
-def test_names_that_libraries_cannot_write_to(
-    raster: Path, tmp_path: Path, name: str
-) -> None:
-    message = refused(raster, "-o", tmp_path / name)
-    assert "libraries cannot write to it; choose another -o" in message
-    assert list(tmp_path.iterdir()) == [raster]
 
 
 def test_null_characters_in_names_of_files(raster: Path, tmp_path: Path) -> None:
@@ -268,46 +184,6 @@ def test_null_characters_in_names_of_files(raster: Path, tmp_path: Path) -> None
         with pytest.raises(UsageError, match=r"null character|cannot write to it"):
             run(config)
     assert list(tmp_path.iterdir()) == [raster]
-
-
-def test_a_link_stays_one(raster: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "real"
-    folder.mkdir()
-    link, target = tmp_path / "link.fgb", folder / "target.fgb"
-    link.symlink_to(target)  # to nothing, as yet
-    for given in ([], ["--overwrite"]):
-        assert geoseg("vectorize", raster, "-o", link, *given).exit_code == 0
-        assert link.readlink() == target
-        assert {path.name for path in folder.iterdir()} == {"target.fgb", "target.qml"}
-    assert f"{target} is there already" in refused(raster, "-o", link)
-    other = tmp_path / "other.gpkg"
-    other.symlink_to(target)
-    assert "whose name ends otherwise" in refused(raster, "-o", other, "--overwrite")
-    lost = tmp_path / "lost.gpkg"
-    lost.symlink_to(tmp_path / "gone" / "out.gpkg")
-    assert f"there is no folder {tmp_path / 'gone'}" in refused(raster, "-o", lost)
-
-
-def test_what_is_there_is_replaced_on_request_only(
-    raster: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "out.gpkg"
-    out.write_text("mine")
-    message = refused(raster, "-o", out)
-    assert "is there already; pass --overwrite" in message
-    assert out.read_text() == "mine"
-    assert geoseg("vectorize", raster, "-o", out, "--overwrite").exit_code == 0
-    assert len(rows_of(out)) > 5
-
-
-def test_a_folder_that_cannot_be_written_to(raster: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "locked"
-    folder.mkdir()
-    folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
-    if os.access(folder, os.W_OK):
-        folder = Path("/proc")  # to root every folder of a disk is open
-    message = refused(raster, "-o", folder / "out.gpkg", code=2 if os.getuid() else 1)
-    assert "cannot be written" in message
 
 
 def test_files_that_are_no_rasters(tmp_path: Path) -> None:

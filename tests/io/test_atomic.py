@@ -129,6 +129,26 @@ def test_work_folders_of_the_dead_are_removed_and_those_of_the_living_stay(
     assert not held.exists()
 
 
+RACING = """
+import sys
+from pathlib import Path
+from geoseg.io.atomic import work_folder
+
+for _ in range(1500):
+    with work_folder(Path(sys.argv[1])) as folder:
+        (folder / "spill").write_text("temporary")
+"""
+
+
+def test_many_may_begin_to_write_the_same_file_at_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", RACING, str(tmp_path / "a.gpkg")]
+    racing = [
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)
+    ]
+    assert [process.communicate()[1] for process in racing] == [""] * 4
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_files_are_made_in_a_work_folder_and_named_outside(tmp_path: Path) -> None:
     final = tmp_path / "a.fgb"
     with work_folder(final) as folder:
