@@ -80,17 +80,29 @@ def _color_table(band: ET.Element) -> dict[int, Color]:
     return colors
 
 
+def _columns(table: ET.Element) -> dict[int, int]:
+    """Return the place of the column for each usage that there is one for."""
+    columns = list(table.iterfind("FieldDefn"))
+    declared = [_USAGES.get(column.findtext("Usage", "")) for column in columns]
+    titled = [_COLUMNS.get(column.findtext("Name", "").lower()) for column in columns]
+    # A title only guesses, whatever the order: `Class` may hold numbers.
+    titled = [
+        guess if usage is None else None
+        for guess, usage in zip(titled, declared, strict=True)
+    ]
+    places: dict[int, int] = {}
+    for usages in (declared, titled):
+        for place, usage in enumerate(usages):
+            if usage is not None:
+                places.setdefault(usage, place)
+    return places
+
+
 def _read_attributes(
     table: ET.Element, names: dict[int, str], colors: dict[int, Color]
 ) -> None:
     """Add what an attribute table says; rows that say nothing readable are skipped."""
-    places: dict[int, int] = {}
-    for place, column in enumerate(table.iterfind("FieldDefn")):
-        usage = _USAGES.get(column.findtext("Usage", ""))
-        if usage is None:
-            usage = _COLUMNS.get(column.findtext("Name", "").lower())
-        if usage is not None:
-            places.setdefault(usage, place)
+    places = _columns(table)
     if _VALUE not in places:
         return
     for row in table.iterfind("Row"):

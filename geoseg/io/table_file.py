@@ -168,5 +168,7 @@ class _Loader(yaml.BaseLoader):
 # An empty value is none of these: after `color: #4a90d2` it is a comment that was
 # meant to be a colour.
 _NULL = "tag:yaml.org,2002:null"
-_Loader.add_implicit_resolver(_NULL, re.compile("~|null|Null|NULL"), ["~", "n", "N"])
+# The whole value: PyYAML looks at the start of it only.
+_WORDS = re.compile(r"(?:~|null|Null|NULL)\Z")
+_Loader.add_implicit_resolver(_NULL, _WORDS, ["~", "n", "N"])
 _Loader.add_constructor(_NULL, lambda _loader, _node: None)

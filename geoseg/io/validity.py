@@ -18,7 +18,8 @@ def has_mask(dataset: DatasetReader, band: int, *, replaced: bool) -> bool:
     """Tell whether a band has a mask that neither its nodata value nor alpha gives.
 
     GDAL knows one mask only: it presents a nodata value or alpha as a mask too, and one
-    hides the other. They are read as what they are, so that all of them count.
+    hides the other. They are read as what they are, so that all of them count; a nodata
+    value that cannot be told counts as a mask.
 
     Args:
         dataset: Open raster.
@@ -28,7 +29,9 @@ def has_mask(dataset: DatasetReader, band: int, *, replaced: bool) -> bool:
     flags = dataset.mask_flag_enums[band - 1]
     if MaskFlags.nodata in flags:
         # Of all bands: the tag NODATA_VALUES, which has a value for each of them.
-        return MaskFlags.per_dataset in flags and not replaced
+        # Without a value: the largest of 64 bits, which rasterio cannot tell.
+        read = MaskFlags.per_dataset in flags or dataset.nodatavals[band - 1] is None
+        return read and not replaced
     return not {MaskFlags.all_valid, MaskFlags.alpha} & set(flags)
 
 

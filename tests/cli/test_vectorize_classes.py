@@ -247,6 +247,15 @@ def test_names_are_as_they_are_written(tmp_path: Path, name: str) -> None:
     }
 
 
+def test_names_in_yaml_may_begin_like_null(tmp_path: Path) -> None:
+    raster = write_own(tmp_path / "classes.tif", class_mask(60))
+    names = {0: "Nullarbor plain", 1: "~5 m trees", 2: "null data", 3: "nullah"}
+    rows = "".join(f"- {{id: {i}, name: {name}}}\n" for i, name in names.items())
+    (tmp_path / "t.yaml").write_text(rows)
+    table = read_polygons(vectorized(raster, "--classes", tmp_path / "t.yaml"))
+    assert dict(zip(table.class_id, table.class_name, strict=True)) == names
+
+
 BAD = {
     "id,name\n1,a\n1,b\n": "has class 1 twice; keep one row",
     "name\na\n": "the id is missing",

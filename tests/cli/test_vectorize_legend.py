@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -37,14 +37,24 @@ def name_categories(raster: Path, names: Mapping[int, bytes]) -> Path:
 
 def name_attributes(raster: Path, names: Mapping[int, str]) -> Path:
     """Give values names in an attribute table."""
+    rows = [(str(value), name) for value, name in names.items()]
+    return write_attributes(raster, [("Value", 0, 5), ("Class", 2, 2)], rows)
+
+
+def write_attributes(
+    raster: Path,
+    columns: Sequence[tuple[str, int, int]],
+    cells: Sequence[Sequence[str]],
+) -> Path:
+    """Write an attribute table; columns are title, type and usage, numbers of GDAL."""
     rows = "".join(
-        f'<Row index="{i}"><F>{value}</F><F>{escape(name)}</F></Row>'
-        for i, (value, name) in enumerate(names.items())
+        f'<Row index="{i}">{"".join(f"<F>{escape(cell)}</F>" for cell in row)}</Row>'
+        for i, row in enumerate(cells)
     )
     fields = "".join(
         f'<FieldDefn index="{i}"><Name>{title}</Name><Type>{kind}</Type>'
         f"<Usage>{usage}</Usage></FieldDefn>"
-        for i, (title, kind, usage) in enumerate([("Value", 0, 5), ("Class", 2, 2)])
+        for i, (title, kind, usage) in enumerate(columns)
     )
     table = f"<GDALRasterAttributeTable>{fields}{rows}</GDALRasterAttributeTable>"
     write_pam(raster, table.encode())
@@ -91,6 +101,23 @@ def test_names_that_no_style_can_hold_are_made_writable(
     assert shown in rules
     table = read_polygons(out)
     assert set(table.class_name[table.class_id == 2]) == {shown}
+
+
+@pytest.mark.parametrize("usage", [0, 1])
+def test_a_column_declared_for_names_goes_before_one_of_that_title(
+    tmp_path: Path, usage: int
+) -> None:
+    raster = write_classes(tmp_path / "c.tif", class_mask(40))
+    columns = [("Count", 0, 1), ("Class", 0, usage), ("Code", 0, 5), ("Nm", 2, 2)]
+    cells = [("9", str(11 * v), str(v), name) for v, name in NAMES.items()]
+    write_attributes(raster, columns, cells)
+    table = read_polygons(vectorized(raster))
+    assert dict(zip(table.class_id, table.class_name, strict=True)) == NAMES
+    # Without one, the title is as good as it gets.
+    columns[3] = ("Nm", 2, 0)
+    write_attributes(raster, columns, cells)
+    table = read_polygons(vectorized(raster))
+    assert set(table.class_name) == {"0", "11", "22", "33"}
 
 
 def describe(raster: Path, by: str, names: Mapping[int, str]) -> Path:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio.shutil
 from rasters import write_raster
 
 from geoseg.errors import UsageError
@@ -119,6 +120,23 @@ def test_alpha_of_another_dtype_is_read(tmp_path: Path) -> None:
     )
     raster = open_class_raster(view)
     assert count_values(raster, lambda _: None) == {0: 1, 1: 1, 2: 1, 3: 1}
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64"])
+def test_the_largest_64_bit_number_may_be_nodata(tmp_path: Path, dtype: str) -> None:
+    largest = int(np.iinfo(dtype).max)
+    pixels = np.array([[1, 2, largest], [largest, 2, largest - 1]], dtype)
+    path = write_raster(tmp_path / "c.tif", pixels)
+    # rasterio can write such a nodata value no more than read it.
+    vrt = tmp_path / "c.vrt"
+    rasterio.shutil.copy(path, vrt, driver="VRT")
+    nodata = f"<NoDataValue>{largest}</NoDataValue></VRTRasterBand>"
+    vrt.write_text(vrt.read_text().replace("</VRTRasterBand>", nodata))
+    counts = count_values(open_class_raster(vrt), lambda _: None)
+    assert counts == {1: 1, 2: 2, largest - 1: 1}
+    # One that is given takes its place.
+    counts = count_values(open_class_raster(vrt, nodata=1), lambda _: None)
+    assert counts == {2: 2, largest - 1: 1, largest: 2}
 
 
 def test_nodata_that_float64_cannot_hold_is_asked_for(tmp_path: Path) -> None:
