@@ -30,7 +30,7 @@ BLOCK_SIZE = 512
 """Side of the blocks of COGs, pixels."""
 
 _MASK_LEVEL, _CONFIDENCE_LEVEL = 5, 1
-"""Deflate levels, chosen in docs/decisions/0009-rasters.md."""
+"""Deflate levels, chosen in docs/decisions/0010-rasters.md."""
 
 
 def write_cog(

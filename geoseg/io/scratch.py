@@ -79,7 +79,7 @@ def create_scratch(
         tiled=True,
         blockxsize=BLOCK_COLS,
         blockysize=BLOCK_ROWS,
-        # The cheapest that every GDAL has; docs/decisions/0009-rasters.md.
+        # The cheapest that every GDAL has; docs/decisions/0010-rasters.md.
         compress="PACKBITS" if packed else "NONE",
         # A scene over 4 GB would otherwise fail at the end of its run.
         bigtiff="IF_SAFER",
