@@ -172,6 +172,18 @@ def test_geoparquet_tells_what_its_specification_asks(
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_folder_that_libraries_take_for_an_archive(
+    tmp_path: Path, suffix: str
+) -> None:
+    """Scenes name folders of `segment`, so any name must do."""
+    grid = grid_of("north-up")
+    path = tmp_path / "a!b" / "2024;1" / f"segments{suffix}"
+    write(path, grid, trace(grid))
+    assert path.stat().st_size > 10_000
+    assert len(list(path.parent.iterdir())) == (1 if suffix == ".gpkg" else 2)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_rows_that_a_library_leaves_out_are_an_error(
     tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
