@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -35,8 +36,10 @@ def atomic_path(final: Path, folder: Path | None = None) -> Iterator[Path]:
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     token = secrets.token_hex(6)
+    # Libraries that write it read `!` and `;` in their own ways.
+    stem = re.sub("[!;]", "_", final.stem)
     # The token comes before the suffix: two workers may write the same file at once.
-    name = f".{final.stem}{_MARK}{token}{final.suffix}"
+    name = f".{stem}{_MARK}{token}{final.suffix}"
     temporary = (folder or final.parent) / name
     try:
         yield temporary

@@ -14,7 +14,13 @@ import pyarrow.parquet as pq
 import pyproj
 
 from geoseg.grid import Grid
-from geoseg.io.segment_table import BOUNDS, BOUNDS_TYPE, GEOMETRY, SCHEMA
+from geoseg.io.segment_table import (
+    BOUNDS,
+    BOUNDS_TYPE,
+    GEOMETRY,
+    SCHEMA,
+    geometry_bytes,
+)
 
 _GEOMETRY = "geometry"
 """What readers of GeoParquet expect the column to be called."""
@@ -24,7 +30,7 @@ _SCHEMA = SCHEMA.set(
 ).append(pa.field(BOUNDS, BOUNDS_TYPE))
 
 _GROUP_ROWS, _GROUP_BYTES = 1 << 16, 32 << 20
-"""Rows, or bytes of them in memory, that make a row group; readers skip whole ones."""
+"""Rows, or bytes of their WKB, that make a row group; readers skip whole ones."""
 
 
 def write_geoparquet(
@@ -64,7 +70,8 @@ def _groups(records: Iterator[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]
     for record in records:
         group.append(record)
         rows += len(record)
-        size += record.nbytes
+        # Not all of its bytes in memory: they depend on how it came about.
+        size += int(geometry_bytes(record).sum())
         if rows >= _GROUP_ROWS or size >= _GROUP_BYTES:
             yield group
             group, rows, size = [], 0, 0

@@ -8,10 +8,12 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 import pyogrio
 import pyogrio._err
+from pyogrio.util import vsi_path
 
 from geoseg.grid import Grid
 from geoseg.io.segment_table import GEOMETRY, SCHEMA
@@ -113,6 +115,22 @@ def _collect_messages() -> None:
         register()
 
 
+@contextmanager
+def _plain_path(path: Path) -> Iterator[Path]:
+    """Give a path to the same file that pyogrio passes to GDAL as it is.
+
+    Of any other it takes what precedes `!` for an archive, and cuts off what follows
+    `;`. It may be the folder that is named so; `atomic_path` names no file so.
+    """
+    if vsi_path(path) == str(path):
+        yield path
+        return
+    with TemporaryDirectory(prefix="geoseg-") as folder:
+        link = Path(folder, "folder")
+        link.symlink_to(path.parent.absolute())
+        yield link / path.name
+
+
 def write_ogr(
     path: Path,
     records: Iterator[pa.RecordBatch],
@@ -130,10 +148,10 @@ def write_ogr(
     """
     reader = pa.RecordBatchReader.from_batches(SCHEMA, records)
     _collect_messages()
-    with _large_pages():
+    with _large_pages(), _plain_path(path) as plain:
         pyogrio.write_arrow(
             reader,
-            path,
+            plain,
             layer=LAYER,
             geometry_name=GEOMETRY,
             geometry_type="Polygon",

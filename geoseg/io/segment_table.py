@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from geoseg.grid import Grid
 from geoseg.io.area import GroundArea
@@ -42,6 +43,9 @@ _POLYGONS = 1 << 14
 _ROWS = 1 << 9
 """Rows that are written at once. pyogrio holds Python's lock meanwhile, which the
 tracer needs after each batch: so few take 1.5 ms."""
+
+_BYTES = 1 << 25
+"""Bytes of WKB that end a record of fewer rows: one polygon may have gigabytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +98,12 @@ class SegmentTable:
         self._area_m2 = np.zeros(256, np.float64)
 
     def records(self, batches: Iterable[PolygonBatch]) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of all batches; each is read once and let go."""
+        """Yield the rows of all batches; each is read once and let go.
+
+        Records have the same rows however the batches are cut, and so do files.
+        """
         try:
-            for batch in batches:
-                for start in range(0, len(batch), _POLYGONS):
-                    record = self._record(batch.slice(start, start + _POLYGONS))
-                    for row in range(0, len(record), _ROWS):
-                        yield record.slice(row, _ROWS)
+            yield from _recut(self._records(batches))
         except Exception as error:
             self.failure = error
             raise
@@ -120,6 +123,11 @@ class SegmentTable:
             )
             for class_id in self._ids
         }
+
+    def _records(self, batches: Iterable[PolygonBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for start in range(0, len(batch), _POLYGONS):
+                yield self._record(batch.slice(start, start + _POLYGONS))
 
     def _record(self, batch: PolygonBatch) -> pa.RecordBatch:
         moments = polygon_moments(batch.geometry)
@@ -148,6 +156,36 @@ class SegmentTable:
         np.add.at(self._polygons, ids, 1)
         np.add.at(self._pixels, ids, batch.pixels)
         np.add.at(self._area_m2, ids, np.nan_to_num(area))
+
+
+def _recut(records: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Cut and join records by their rows alone, whatever they were cut by.
+
+    One ends with its row number `_ROWS`, or before, with the row whose geometry takes
+    it to `_BYTES`.
+    """
+    begun: list[pa.RecordBatch] = []
+    rows, room = _ROWS, _BYTES
+    for record in records:
+        sizes = geometry_bytes(record)
+        start = 0
+        while start < len(record):
+            filled = np.cumsum(sizes[start : start + rows])
+            taken = min(int(np.searchsorted(filled, room)) + 1, len(filled))
+            begun.append(record.slice(start, taken))
+            start += taken
+            rows, room = rows - taken, room - int(filled[taken - 1])
+            if rows == 0 or room <= 0:
+                yield pa.concat_batches(begun)
+                begun, rows, room = [], _ROWS, _BYTES
+    if begun:
+        yield pa.concat_batches(begun)
+
+
+def geometry_bytes(record: pa.RecordBatch) -> npt.NDArray[np.int64]:
+    """Return the bytes of each polygon's WKB, shape (rows,)."""
+    sizes = pc.binary_length(record.column(GEOMETRY)).to_numpy(zero_copy_only=False)
+    return np.asarray(sizes, np.int64)
 
 
 def _boxes(moments: Moments) -> pa.StructArray:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import re
 import sqlite3
+import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -74,6 +76,13 @@ _FAILURES = (
     GeometryError,
 )
 """What the libraries raise when a disk is full or gone."""
+
+_STATEMENT = re.compile(r"sqlite3_\w+\(.*\) failed(: no such table: \w+)?")
+"""Where GDAL quotes SQL. A table is missing if there was no room for it, and GDAL went
+on."""
+
+_MOST_LETTERS = 200
+"""Of what libraries say of a failure; GDAL may quote kilobytes."""
 
 _WAITING = 2
 """Batches that may wait for the writer; the tracer's hold 4 MB of WKB."""
@@ -156,7 +165,7 @@ def write_segments(
     except _FAILURES as error:
         if error in (source.failure, table.failure):
             raise
-        reason = " ".join(str(error).split()).replace(str(temporary), path.name)
+        reason = _reason(error, temporary, path)
         raise FileOutputError(
             f"{path} cannot be written: {reason}; make room on its disk, or write "
             "elsewhere"
@@ -183,6 +192,15 @@ def is_users_style(style: Path) -> bool:
         return False
     except OSError:  # A folder, say.
         return True
+
+
+def _reason(error: Exception, temporary: Path, final: Path) -> str:
+    """Return in a line or two what a library said, of the file that users know."""
+    text = _STATEMENT.sub("SQLite failed", " ".join(str(error).split()))
+    text = text.replace(str(temporary), final.name)
+    # pyogrio may know its folder by another name, without spaces.
+    text = re.sub(rf"(/\S*/)?{re.escape(temporary.name)}", lambda _: final.name, text)
+    return textwrap.shorten(text, _MOST_LETTERS, placeholder=" ...")
 
 
 @contextmanager

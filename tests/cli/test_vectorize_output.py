@@ -14,6 +14,8 @@ from class_rasters import class_mask, rows_of, write_classes
 from commands import geoseg, refused
 from rasterio.vrt import WarpedVRT
 
+from geoseg.io.vector import SUFFIXES
+
 
 @pytest.fixture
 def raster(tmp_path: Path) -> Path:
@@ -154,6 +156,22 @@ def test_names_that_libraries_cannot_write_to(
     message = refused(raster, "-o", tmp_path / name)
     assert "libraries cannot write to it; choose another -o" in message
     assert list(tmp_path.iterdir()) == [raster]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("name", ["a!b", "!", "a;b", "p!q/out", "p;q/a!b;c"])
+def test_names_that_libraries_read_in_their_own_way(
+    raster: Path, tmp_path: Path, name: str, suffix: str
+) -> None:
+    out = tmp_path / "folder" / f"{name}{suffix}"
+    out.parent.mkdir(parents=True)
+    result = geoseg("vectorize", raster, "-o", out)
+    assert result.exit_code == 0, result.stderr
+    style = [] if suffix == ".gpkg" else [out.with_suffix(".qml")]
+    assert sorted(out.parent.iterdir()) == sorted([out, *style])
+    expected = tmp_path / f"plain{suffix}"
+    assert geoseg("vectorize", raster, "-o", expected).exit_code == 0
+    assert out.read_bytes() == expected.read_bytes()
 
 
 def test_a_link_stays_one(raster: Path, tmp_path: Path) -> None:

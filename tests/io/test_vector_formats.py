@@ -23,7 +23,7 @@ from rasters import CLASSES, GRIDS, NORTH_UP, UTM
 
 from geoseg.errors import FileOutputError, OutputError
 from geoseg.grid import Grid
-from geoseg.io import geoparquet, vector
+from geoseg.io import geoparquet, segment_table, vector
 from geoseg.io.style import qml_file
 from geoseg.io.vector import SUFFIXES, ClassTotal, write_segments
 from geoseg.vectorize import PolygonBatch
@@ -144,10 +144,11 @@ def test_an_empty_layer_has_columns_crs_style_and_provenance(
 def test_geoparquet_tells_what_its_specification_asks(
     tmp_path: Path, name: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(segment_table, "_ROWS", 10)
     monkeypatch.setattr(geoparquet, "_GROUP_ROWS", 20)
     grid, path = grid_of(name), tmp_path / "segments.parquet"
     batch = trace(grid)
-    write(path, grid, *(batch.slice(i, i + 10) for i in range(0, len(batch), 10)))
+    write(path, grid, batch)
     file = pq.ParquetFile(path)
     assert file.num_row_groups == -(-len(batch) // 20) > 1
     geo = json.loads(file.metadata.metadata[b"geo"])
@@ -172,6 +173,45 @@ def test_geoparquet_tells_what_its_specification_asks(
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_folder_that_libraries_take_for_an_archive(
+    tmp_path: Path, suffix: str
+) -> None:
+    """Scenes name folders of `segment`, so any name must do."""
+    grid = grid_of("north-up")
+    path = tmp_path / "a!b" / "2024;1" / f"segments{suffix}"
+    write(path, grid, trace(grid))
+    assert path.stat().st_size > 10_000
+    assert len(list(path.parent.iterdir())) == (1 if suffix == ".gpkg" else 2)
+
+
+@pytest.mark.parametrize("bytes_of_a_record", [1 << 25, 5000])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_file_is_the_same_however_batches_are_cut(
+    tmp_path: Path,
+    suffix: str,
+    bytes_of_a_record: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The tracer's depend on the number of threads."""
+    # Row groups end in the midst of a batch.
+    monkeypatch.setattr(geoparquet, "_GROUP_BYTES", 1 << 16)
+    monkeypatch.setattr(segment_table, "_BYTES", bytes_of_a_record)
+    grid = grid_of("north-up")
+    rng = np.random.default_rng(0)
+    ids = np.array([info.id for info in CLASSES], np.uint8)
+    noise = ids[rng.integers(0, 3, (100, 100))]
+    whole = trace_whole(noise, None, grid.transform)
+    files = []
+    for cut in (len(whole), 700, 512, 33):
+        path = tmp_path / f"{cut}" / f"segments{suffix}"
+        pieces = [whole.slice(i, i + cut) for i in range(0, len(whole), cut)]
+        write(path, grid, *pieces)
+        files.append(path.read_bytes())
+    assert len(whole) > 3000
+    assert len(set(files)) == 1
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_rows_that_a_library_leaves_out_are_an_error(
     tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,6 +225,7 @@ def test_rows_that_a_library_leaves_out_are_an_error(
         whole(path, itertools.islice(records, 1), **options)
 
     monkeypatch.setitem(vector._WRITERS, suffix, stopping)
+    monkeypatch.setattr(segment_table, "_ROWS", 9)
     grid = grid_of("north-up")
     batch = trace(grid)
     with pytest.raises(FileOutputError, match="took a part of the rows only"):
