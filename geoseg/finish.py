@@ -44,7 +44,8 @@ class ClassSummary:
     polygons: int | None
     """Polygons of the class; None if none were asked for."""
     area_m2: float | None
-    """True ground area of polygons; None without a CRS or without polygons."""
+    """True ground area of polygons; None without a CRS, without polygons, or where that
+    of one is unknown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -57,7 +58,8 @@ class ClassTotal:
     pixels: int
     """Number of pixels."""
     area_m2: float | None
-    """Ground area, square metres; None where the grid is not tied to the ground."""
+    """Ground area, square metres; None where that of a polygon is unknown, or the grid
+    is not tied to the ground."""
 
 
 class SegmentTable:
@@ -96,6 +98,7 @@ class SegmentTable:
         self._polygons = np.zeros(256, np.int64)
         self._pixels = np.zeros(256, np.int64)
         self._area_m2 = np.zeros(256, np.float64)
+        self._unmeasured = 0
 
     def records(self, batches: Iterable[PolygonBatch]) -> Iterator[pa.RecordBatch]:
         """Yield the rows of all batches; each is read once and let go.
@@ -113,16 +116,23 @@ class SegmentTable:
         """How many rows were made."""
         return int(self._polygons.sum())
 
+    @property
+    def unmeasured(self) -> int:
+        """How many rows have no area although the grid is tied to the ground."""
+        return self._unmeasured if self._area.known else 0
+
     def totals(self) -> dict[int, ClassTotal]:
         """Return the totals of all batches."""
-        return {
-            class_id: ClassTotal(
-                polygons=int(self._polygons[class_id]),
-                pixels=int(self._pixels[class_id]),
-                area_m2=float(self._area_m2[class_id]) if self._area.known else None,
-            )
-            for class_id in self._ids
-        }
+        return {class_id: self._total(class_id) for class_id in self._ids}
+
+    def _total(self, class_id: int) -> ClassTotal:
+        area = float(self._area_m2[class_id])
+        known = self._area.known and math.isfinite(area)
+        return ClassTotal(
+            polygons=int(self._polygons[class_id]),
+            pixels=int(self._pixels[class_id]),
+            area_m2=area if known else None,
+        )
 
     def _records(self, batches: Iterable[PolygonBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
@@ -155,7 +165,9 @@ class SegmentTable:
         ids = batch.class_id
         np.add.at(self._polygons, ids, 1)
         np.add.at(self._pixels, ids, batch.pixels)
-        np.add.at(self._area_m2, ids, np.nan_to_num(area))
+        # NaN stays: a sum of the known ones would look like that of all.
+        np.add.at(self._area_m2, ids, area)
+        self._unmeasured += int(np.isnan(area).sum())
 
 
 def _recut(records: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

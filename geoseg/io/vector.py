@@ -126,7 +126,7 @@ def write_segments(
         FileOutputError: The disk is full, or the file cannot be written.
 
     Warns:
-        GeosegWarning: A user's style is kept.
+        GeosegWarning: A user's style is kept, or areas of polygons are unknown.
     """
     suffix = path.suffix.lower()
     if suffix not in _WRITERS:
@@ -170,7 +170,21 @@ def write_segments(
             f"{path} cannot be written: {reason}; make room on its disk, or write "
             "elsewhere"
         ) from error
+    _warn_unmeasured(path, table)
     return table.totals()
+
+
+def _warn_unmeasured(path: Path, table: SegmentTable) -> None:
+    """Say how many polygons have no area, if any should."""
+    if table.unmeasured:
+        warnings.warn(
+            f"{path.name} has {table.unmeasured:,} of {table.rows:,} polygons whose "
+            "area is unknown (NULL), as are the totals of their classes: they reach "
+            "beyond what the CRS can express; warp the raster to another CRS, or crop "
+            "it, to get them",
+            GeosegWarning,
+            stacklevel=3,
+        )
 
 
 def style_path(path: Path) -> Path | None:
