@@ -2,8 +2,8 @@
 
     python range_server.py FOLDER LOG
 
-It writes its port to standard output. GDAL opens files while it holds Python's lock, so that a server in a
-thread of the same process would never answer.
+It writes its port to standard output. GDAL opens files while it holds Python's lock, so
+that a server in a thread of the same process would never answer.
 """
 
 from __future__ import annotations
