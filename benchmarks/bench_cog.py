@@ -133,7 +133,8 @@ class Stage:
     def write_parts(self) -> Path:
         """Write the parts as blending does."""
         for part in self.parts:
-            write_scratch(part.path, self.pixels[part.window.slices])
+            pixels = self.pixels[part.window.slices]
+            write_scratch(part.path, pixels, packed=self.is_mask)
         return self.parts[0].path
 
     def ours(self) -> Path:

@@ -10,7 +10,9 @@ from pathlib import Path
 from geoseg.errors import FileOutputError, SceneError
 from geoseg.generalizing import Generalization, generalize
 from geoseg.graph import (
+    CLASSES,
     CONFIDENCE,
+    SCORES,
     PartRecord,
     SceneJob,
     discard_parts,
@@ -129,7 +131,7 @@ def _write_rasters(job: SceneJob, out: Path, grid: Grid) -> dict[str, str]:
     # A part's raster has the name of the scene's.
     names = {Path(name).stem: name for name in raster_names(job)}
     origin = job.grid.output
-    for asset, name in names.items():
+    for name in names.values():
         parts = [
             Part(part_path(job, band.index, name), band.output.relative_to(origin))
             for band in job.parts
@@ -138,12 +140,13 @@ def _write_rasters(job: SceneJob, out: Path, grid: Grid) -> dict[str, str]:
             parts,
             out / name,
             grid=grid,
-            classes=job.classes if asset == "classes" else None,
+            classes=job.classes if name == CLASSES else None,
             tags={"scene_id": job.scene_id, **dict(job.provenance)},
             work=Path(job.work),
+            bands=[c.name for c in job.classes] if name == SCORES else [""],
         )
-    if not job.confidence:
-        (out / CONFIDENCE).unlink(missing_ok=True)
+    for name in {CLASSES, CONFIDENCE, SCORES} - set(names.values()):
+        (out / name).unlink(missing_ok=True)
     return names
 
 
@@ -157,7 +160,7 @@ def _write_polygons(
             ClassSummary(c.id, c.name, counts[c.id], None, None) for c in job.classes
         )
     spill = Path(job.work)
-    parts = [part_path(job, band.index, "polygons.npz") for band in job.parts]
+    parts = [part_path(job, band.index, "polygons.part") for band in job.parts]
     names = [c.name for c in job.classes if c.id in job.excluded]
     totals = write_segments(
         out / SEGMENTS,

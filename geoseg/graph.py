@@ -14,14 +14,14 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from geoseg.blending import blend_rows, classify
+from geoseg.blending import blend_classes
 from geoseg.errors import BlendingError, SceneError
 from geoseg.generalizing import Generalization
 from geoseg.grid import Window
@@ -30,6 +30,7 @@ from geoseg.io.ahead import PixelsAhead, kept_reader
 from geoseg.io.atomic import atomic_path
 from geoseg.io.raster import Scene
 from geoseg.io.scratch import write_scratch
+from geoseg.scoring import blend_with_scores
 from geoseg.tiling import Band, TileGrid
 from geoseg.types import NODATA, BlendSpace, BlendWindow, ClassInfo
 from geoseg.vectorize import trace_part
@@ -41,8 +42,10 @@ logger = logging.getLogger(__name__)
 
 LogitsArray = npt.NDArray[np.float16]
 
-CLASSES, CONFIDENCE = "classes.tif", "confidence.tif"
+CLASSES, CONFIDENCE, SCORES = "classes.tif", "confidence.tif", "scores.tif"
 """Rasters of a scene."""
+
+_FEW_CLASSES = 30
 
 AREA = "area.wkb"
 """File in the work folder that holds the scene's area of interest."""
@@ -86,6 +89,8 @@ class SceneJob:
     """Write the confidence raster."""
     polygons: bool = True
     """Trace and write polygons."""
+    scores: bool = False
+    """Write the raster of all classes' scores."""
     excluded: Set[int] = frozenset()
     """Classes that get no polygons."""
     generalization: Generalization = field(default_factory=Generalization)
@@ -188,14 +193,13 @@ def blend_band(job: SceneJob, index: int, bands: Sequence[BandLogits]) -> PartRe
     keep = keep[band.output.relative_to(band.footprint).slices]
     tiles = {place: t for logits in bands for place, t in logits.tiles.items()}
     try:
-        mask, confidence = _blend(job, band.output, tiles, keep)
+        mask, confidence = _blend(job, band, tiles, keep)
     except BlendingError as error:
         raise BlendingError(f"scene {job.scene_id}: {error}") from error
-    counts = np.bincount(mask.ravel(), minlength=NODATA + 1)
     counted = _counted_with(job, band)
     record = PartRecord(
         index=index,
-        pixels={c.id: int(counts[c.id]) for c in job.classes if counts[c.id]},
+        pixels=_class_pixels(mask, job.classes),
         tiles=sum(len(job.bands[number]) for number in counted),
         skipped=sum(logits.skipped for logits in bands if logits.index in counted),
     )
@@ -222,21 +226,28 @@ def find_part(job: SceneJob, index: int) -> PartRecord | None:
 
 
 def part_path(job: SceneJob, index: int, suffix: str) -> Path:
-    """Path of a part's file: a raster, `polygons.npz` or `json` (written last)."""
+    """Path of a part's file: a raster, `polygons.part` or `json` (written last)."""
     return Path(job.work) / f"part-{index:06d}.{suffix}"
 
 
 def raster_names(job: SceneJob) -> list[str]:
     """Names of the scene's rasters, and suffixes of its parts'."""
-    return [CLASSES, CONFIDENCE] if job.confidence else [CLASSES]
+    wanted = {CLASSES: True, CONFIDENCE: job.confidence, SCORES: job.scores}
+    return [name for name, write in wanted.items() if write]
 
 
 def _checksums(job: SceneJob, index: int) -> dict[str, int]:
     """CRC of a part's files: a damaged part is made again, or no run would get by."""
-    names = raster_names(job) + (["polygons.npz"] if job.polygons else [])
-    return {
-        name: zlib.crc32(part_path(job, index, name).read_bytes()) for name in names
-    }
+    names = raster_names(job) + (["polygons.part"] if job.polygons else [])
+    return {name: _checksum(part_path(job, index, name)) for name in names}
+
+
+def _checksum(path: Path) -> int:
+    checksum = 0
+    with path.open("rb") as stream:
+        while piece := stream.read(1 << 20):
+            checksum = zlib.crc32(piece, checksum)
+    return checksum
 
 
 def run_scene(job: SceneJob, predictor: TilePredictor) -> list[PartRecord]:
@@ -314,46 +325,57 @@ def _unpack(bits: npt.NDArray[np.uint8], window: Window) -> npt.NDArray[np.bool_
     return flat.reshape(window.height, window.width)
 
 
+def _class_pixels(
+    mask: npt.NDArray[np.uint8], classes: Sequence[ClassInfo]
+) -> dict[int, int]:
+    """Count the pixels of each class that is there."""
+    if len(classes) > _FEW_CLASSES:
+        counts = np.bincount(mask.ravel(), minlength=NODATA + 1)
+    else:
+        # np.bincount takes 8 bytes a pixel, and the time of 30 comparisons.
+        counts = np.zeros(NODATA + 1, np.int64)
+        for entry in classes:
+            counts[entry.id] = np.count_nonzero(mask == entry.id)
+    return {c.id: int(counts[c.id]) for c in classes if counts[c.id]}
+
+
 def _blend(
     job: SceneJob,
-    output: Window,
+    band: Band,
     tiles: Mapping[tuple[int, int], LogitsArray],
     keep: npt.NDArray[np.bool_],
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Class mask and confidence of the output window, both (height, width) uint8."""
-    ids = np.array([entry.id for entry in job.classes], np.uint8)
-    mask = np.full(keep.shape, NODATA, np.uint8)
-    confidence = np.full(keep.shape, NODATA, np.uint8)
-    if not keep.any():
-        return mask, confidence
-    for window, blended, covered in blend_rows(
-        tiles, job.grid, output, window=job.window, space=job.space
-    ):
-        place = window.relative_to(output).slices
-        if len(blended) != len(ids):
-            raise BlendingError(
-                f"the model gives logits of {len(blended)} classes and names "
-                f"{len(ids)}; correct the class table in its config.json"
-            )
-        index, percent = classify(blended, job.space)
-        assert covered[keep[place]].all(), "every wanted pixel lies in a tile"
-        mask[place] = np.where(keep[place], ids[index], NODATA)
-        confidence[place] = np.where(keep[place], percent, NODATA)
-    return mask, confidence
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
+    """Class mask and confidence of a part; writes its scores, if they are wanted."""
+    blend = partial(
+        blend_classes,
+        tiles,
+        job.grid,
+        ids=np.array([entry.id for entry in job.classes], np.uint8),
+        window=job.window,
+        space=job.space,
+        # Of each polygon its mean is told.
+        confidence=job.confidence or job.polygons,
+    )
+    if not job.scores:
+        return blend(band.output, keep=keep)
+    with atomic_path(part_path(job, band.index, SCORES)) as path:
+        return blend_with_scores(blend, band.output, keep, len(job.classes), path)
 
 
 def _write_part(
     job: SceneJob,
     band: Band,
     mask: npt.NDArray[np.uint8],
-    confidence: npt.NDArray[np.uint8],
+    confidence: npt.NDArray[np.uint8] | None,
     record: PartRecord,
 ) -> None:
     started = time.perf_counter()
-    rasters = {CLASSES: mask, CONFIDENCE: confidence}
-    for name in raster_names(job):
+    rasters = {CLASSES: mask}
+    if confidence is not None and job.confidence:
+        rasters[CONFIDENCE] = confidence
+    for name, pixels in rasters.items():
         with atomic_path(part_path(job, band.index, name)) as path:
-            write_scratch(path, rasters[name])
+            write_scratch(path, pixels, packed=name == CLASSES)
     if job.polygons:
         traced = trace_part(
             mask,
@@ -363,7 +385,7 @@ def _write_part(
             transform=job.scene.grid.transform,
             excluded=job.excluded,
         )
-        with atomic_path(part_path(job, band.index, "polygons.npz")) as path:
+        with atomic_path(part_path(job, band.index, "polygons.part")) as path:
             traced.save(path)
     # The record comes last: a part without one was cut short and is made again.
     with atomic_path(part_path(job, band.index, "json")) as path:

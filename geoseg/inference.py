@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -23,6 +25,10 @@ logger = logging.getLogger(__name__)
 
 FLOAT16_LIMIT = 60000.0
 """Logits are clipped to this before they become float16, whose largest is 65504."""
+
+PLAIN: tuple[tuple[int, ...], ...] = ((),)
+FLIPS = (*PLAIN, (3,), (2,), (2, 3))
+"""Axes of (B, C, H, W) that each pass over a tile is flipped along."""
 
 CUDA_BATCH, CPU_BATCH = 8, 1
 """Default batch sizes. On a CPU a tile already fills the caches."""
@@ -48,6 +54,8 @@ class PredictorConfig:
     """Threads of torch in a worker."""
     compile: bool = False
     """Compile the model with `torch.compile`."""
+    tta: bool = False
+    """Average the logits of each tile over its four flips."""
     imports: tuple[str, ...] = ()
     """Modules to import before loading: they register a user's own models."""
 
@@ -88,6 +96,8 @@ class Predictor:
             self.model.compile(dynamic=False)
         self.mean = torch.tensor(spec.mean, device=self.device).view(1, -1, 1, 1)
         self.std = torch.tensor(spec.std, device=self.device).view(1, -1, 1, 1)
+        self.ahead = 1 if self.device.type == "cuda" else 0
+        """Batches that run while the next is made ready; a CPU has no time for it."""
 
     @classmethod
     def load(cls, config: PredictorConfig, device: str | None = None) -> Predictor:
@@ -126,49 +136,112 @@ class Predictor:
         Yields:
             (K, h, w) float16 at the model's own stride, padding included.
         """
-        batch: list[Tensor] = []
-        for tile in tiles:
-            batch.append(self._prepare(tile, scale))
-            if len(batch) == self.config.batch_size:
-                yield from self._forward(batch)
-                batch = []
-        if batch:
-            yield from self._forward(batch)
+        running: deque[_Running] = deque()
+        source = iter(tiles)
+        while group := list(itertools.islice(source, self.config.batch_size)):
+            running.append(self._launch(*self._stack(group), len(group), scale))
+            if len(running) > self.ahead:
+                yield from running.popleft().logits()
+        for launched in running:
+            yield from launched.logits()
 
-    def _prepare(self, tile: TileInput, scale: float) -> Tensor:
-        """Scaled values, the mean where there is no data, padded to the tile's size."""
-        mean = np.asarray(self.spec.mean, np.float32).reshape(-1, 1, 1)
-        values = tile.values.astype(np.float32)
-        # Dividing by what means 1.0, per dataset: never by what a tile happens to hold.
-        values /= np.float32(scale)
-        values = np.where(tile.valid[None], values, mean)
-        height, width = values.shape[1:]
+    def _stack(self, group: Sequence[TileInput]) -> tuple[Tensor, Tensor | None]:
+        """Pixels of a batch as they were read, and where they hold data.
+
+        Digital numbers are a quarter of their float32, and arithmetic is what the
+        device does best: neither is scaled here.
+
+        Returns:
+            Values (B, C, size, size), and valid (B, 1, size, size), None where all are.
+            A short batch is filled up with its last tile, because kernels may sum in
+            another order at another size.
+        """
+        filled = [*group, *[group[-1]] * (self.config.batch_size - len(group))]
+        tiles = [self._padded(tile) for tile in filled]
+        values = self._on_host([torch.from_numpy(tile.values) for tile in tiles])
+        if all(tile.valid.all() for tile in group):
+            return values, None
+        return values, self._on_host([torch.from_numpy(t.valid[None]) for t in tiles])
+
+    def _on_host(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Stack tensors in memory that the device can fetch from by itself."""
+        shape = (len(tensors), *tensors[0].shape)
+        pinned = self.device.type == "cuda"
+        stacked = torch.empty(shape, dtype=tensors[0].dtype, pin_memory=pinned)
+        for place, tensor in zip(stacked, tensors, strict=True):
+            place.copy_(tensor)
+        return stacked
+
+    def _padded(self, tile: TileInput) -> TileInput:
         size = self.config.tile_size
-        if (height, width) != (size, size):
-            margins = ((0, 0), (0, size - height), (0, size - width))
-            values = np.pad(values, margins, mode="reflect")
-        tensor = torch.from_numpy(np.ascontiguousarray(values))
-        return tensor.pin_memory() if self.device.type == "cuda" else tensor
+        values, (height, width) = tile.values, tile.valid.shape
+        if values.dtype == np.float64:  # What is too large for float32 is not valid.
+            with np.errstate(over="ignore"):
+                values = values.astype(np.float32)
+        if (height, width) == (size, size):
+            return TileInput(values, tile.valid)
+        margins = ((0, size - height), (0, size - width))
+        return TileInput(
+            np.pad(values, ((0, 0), *margins), mode="reflect"),
+            np.pad(tile.valid, margins, mode="reflect"),
+        )
 
     @torch.inference_mode()
-    def _forward(self, batch: list[Tensor]) -> Iterator[npt.NDArray[np.float16]]:
-        count = len(batch)
-        # A short batch is filled up: kernels may sum in another order at another size.
-        batch = batch + [batch[-1]] * (self.config.batch_size - count)
-        on_device = [tile.to(self.device, non_blocking=True) for tile in batch]
-        images = (torch.stack(on_device) - self.mean) / self.std
-        images = images.contiguous(memory_format=torch.channels_last)
+    def _launch(
+        self, values: Tensor, valid: Tensor | None, count: int, scale: float
+    ) -> _Running:
+        """Normalise a batch and run the model; CUDA goes on after this returns."""
+        images = values.to(self.device, non_blocking=True).to(torch.float32)
+        # By what means 1.0, per dataset: never by what a tile happens to hold.
+        images.mul_(1 / (scale * self.std)).sub_(self.mean / self.std)
+        if valid is not None:
+            # The mean, where there is no data.
+            images.masked_fill_(~valid.to(self.device, non_blocking=True), 0.0)
+        passes = FLIPS if self.config.tta else PLAIN
+        logits = self._logits(images, passes[0])
+        for axes in passes[1:]:
+            logits = logits + self._logits(images, axes)
+        logits = logits[:count] / len(passes)
+        clipped = logits.clamp(-FLOAT16_LIMIT, FLOAT16_LIMIT)
+        # Infinity must not pass for a large number: blending refuses NaN by name.
+        logits = clipped.masked_fill(~logits.isfinite(), torch.nan).to(torch.float16)
+        return _Running(logits)
+
+    def _logits(self, images: Tensor, axes: tuple[int, ...]) -> Tensor:
+        """Class logits (B, K, h, w) of images flipped along axes, flipped back."""
+        flipped = images.flip(axes) if axes else images
         with torch.autocast(
             self.device.type,
             dtype=self.dtype,
             enabled=self.dtype != torch.float32,
         ):
-            output = self.model(pixel_values=images)
-        logits = class_logits(output)[:count]
-        clipped = logits.clamp(-FLOAT16_LIMIT, FLOAT16_LIMIT)
-        # Infinity must not pass for a large number: blending refuses NaN by name.
-        logits = clipped.masked_fill(~logits.isfinite(), torch.nan).to(torch.float16)
-        yield from logits.contiguous().cpu().numpy()
+            output = self.model(
+                pixel_values=flipped.contiguous(memory_format=torch.channels_last)
+            )
+        logits = class_logits(output)
+        return logits.float().flip(axes) if axes else logits
+
+
+class _Running:
+    """Logits of a batch on their way from the device."""
+
+    def __init__(self, logits: Tensor) -> None:
+        """Begin to fetch logits (B, K, h, w)."""
+        self._event: torch.cuda.Event | None = None
+        self._host = logits.contiguous()
+        if logits.is_cuda:
+            self._host = torch.empty_like(logits, device="cpu", pin_memory=True)
+            self._host.copy_(logits, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record()
+
+    def logits(self) -> Iterator[npt.NDArray[np.float16]]:
+        """Wait for them; yield (K, h, w) of each tile."""
+        if self._event is not None:
+            self._event.synchronize()
+        for tile in self._host.numpy():
+            # Pinned memory is scarce, and bands keep their logits for a while.
+            yield tile if self._event is None else tile.copy()
 
 
 def choose_device(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +19,11 @@ BlendSpace = Literal["logits", "probabilities"]
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 """Arithmetic of the model; `auto` is bfloat16 on CUDA and float32 elsewhere."""
+
+_UNWRITABLE = re.compile(
+    "[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]"
+)
+"""Characters that XML cannot hold: most control characters, lone surrogates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +68,14 @@ def distinct_color(index: int) -> tuple[int, int, int]:
     """Return a colour that differs from its neighbours': hues by the golden ratio."""
     red, green, blue = colorsys.hsv_to_rgb(index * 0.618034 % 1.0, 0.55, 0.9)
     return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def unwritable(text: str) -> str | None:
+    """Return the first character that no style or legend in XML can hold, if any."""
+    found = _UNWRITABLE.search(text)
+    return None if found is None else found[0]
+
+
+def writable(text: str) -> str:
+    """Put a replacement character where one is that XML cannot hold."""
+    return _UNWRITABLE.sub("\ufffd", text)

@@ -46,6 +46,16 @@ def geoseg(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
+def refused(*arguments: object, code: int = 2) -> str:
+    """Call `vectorize`, which must refuse in one line, and return that."""
+    result = geoseg("vectorize", *arguments)
+    assert result.exit_code == code, result.stderr
+    assert result.stderr.startswith("Error: "), result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+    return result.stderr
+
+
 def scene_result(
     scene_id: str, pixels: tuple[int, ...], area_m2: float | None = 1.0
 ) -> SceneResult:

@@ -135,7 +135,7 @@ def write_mask(
 ) -> Path:
     """Write a class mask, or without classes a confidence raster, as `segment` does."""
     part = Part(path.with_name("part.tif"), grid.whole)
-    write_scratch(part.path, mask)
+    write_scratch(part.path, mask, packed=True)
     write_cog(
         [part], path, grid=grid, classes=classes, tags=tags or {}, work=path.parent
     )

@@ -9,11 +9,12 @@ from typing import get_args
 import numpy as np
 import numpy.typing as npt
 import pytest
+from blended import blend_rows, classify
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import tile_grids, windows
 
-from geoseg.blending import axis_weights, blend_rows, classify
+from geoseg.blending.weights import axis_weights
 from geoseg.errors import BlendingError
 from geoseg.grid import Window
 from geoseg.tiling import TileGrid
@@ -296,15 +297,6 @@ def test_without_tiles_nothing_is_covered() -> None:
     values, covered = blend({}, TileGrid(30, 20, 16, 12))
     assert values.shape == (0, 30, 20)
     assert not covered.any()
-    index, confidence = classify(values, "logits")
-    assert index.shape == confidence.shape == (30, 20)
-
-
-def test_an_empty_output_gives_no_block() -> None:
-    grid = TileGrid(30, 20, 16, 12)
-    tiles = random_tiles(grid, 4)
-    assert list(blend_rows(tiles, grid, Window(3, 0, 0, 20))) == []
-    assert list(blend_rows(tiles, grid, Window(3, 0, 5, 0))) == []
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -7,12 +7,11 @@ from typing import get_args
 import numpy as np
 import numpy.typing as npt
 import pytest
+from blended import classify
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from geoseg.blending import classify
-from geoseg.errors import BlendingError
 from geoseg.types import BlendSpace
 
 Float32Array = npt.NDArray[np.float32]
@@ -77,10 +76,3 @@ def test_rows_are_classified_alike_however_many_there_are(space: BlendSpace) -> 
         part = classify(values[:, rows, cols], space)
         np.testing.assert_array_equal(part[0], index[rows, cols])
         np.testing.assert_array_equal(part[1], confidence[rows, cols])
-
-
-def test_more_classes_than_a_class_mask_holds_are_refused() -> None:
-    with pytest.raises(BlendingError, match="256 classes"):
-        classify(np.zeros((256, 1, 1), np.float32), "logits")
-    index, _ = classify(np.eye(255, dtype=np.float32)[:, None], "logits")
-    assert index[0].tolist() == list(range(255))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import tile_grids
 
-from geoseg.blending import axis_weights
+from geoseg.blending.weights import axis_weights
 from geoseg.tiling import TileGrid
 from geoseg.types import BlendWindow
 

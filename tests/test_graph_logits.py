@@ -10,11 +10,11 @@ import numpy.typing as npt
 import pytest
 import torch
 import torch.nn.functional as F
+from blended import blend_rows
 from rasters import write_raster
 from running import TILE, load_predictor, plan_job, read_band, smooth_image
 from stubs import save_stub
 
-from geoseg.blending import blend_rows
 from geoseg.finish import finish_scene
 from geoseg.graph import SceneJob, predict_band, run_scene
 from geoseg.inference import Predictor

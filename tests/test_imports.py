@@ -18,10 +18,11 @@ LAYERS = {
     "types": 0,
     "grid": 1,
     "tiling": 1,
-    "blending": 1,
     "config": 1,
     "_conversion": 1,
     "ops": 2,
+    "_plain_c": 2,
+    "blending": 2,
     "inference": 3,
     "vectorize": 3,
     "io": 3,
@@ -34,6 +35,7 @@ LAYERS = {
     "cluster": 4,
     "finish": 4,
     "generalizing": 4,
+    "scoring": 4,
     "stream": 4,
     "archive": 5,
     "training": 5,
@@ -44,7 +46,7 @@ LAYERS = {
     "cli": 7,
     "__main__": 8,
 }
-PURE = ("errors", "types", "grid", "tiling", "blending", "config", "_conversion")
+PURE = ("errors", "types", "grid", "tiling", "config", "_conversion")
 HEAVY = ("torch", "rasterio", "osgeo", "fiona", "pyogrio", "dask", "transformers")
 
 

@@ -116,6 +116,23 @@ def test_scale_is_what_means_one(pointwise: Path) -> None:
     np.testing.assert_allclose(found, wanted, rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.parametrize(
+    "dtype",
+    [np.int8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.float64],
+)
+def test_every_dtype_is_read_as_its_numbers(
+    pointwise: Path, dtype: npt.DTypeLike
+) -> None:
+    predictor = load(pointwise)
+    low = tile()
+    values = (low.values // 2).astype(dtype)
+    batch = seen(predictor, TileInput(values, low.valid))
+    mean = np.array([0.4, 0.5, 0.6]).reshape(3, 1, 1)
+    std = np.array([0.2, 0.25, 0.5]).reshape(3, 1, 1)
+    expected = (values.astype(np.float64) / 255 - mean) / std
+    np.testing.assert_allclose(batch[0].numpy(), expected, rtol=0, atol=2e-6)
+
+
 def test_query_models_give_log_probabilities_at_stride_four(folder: Path) -> None:
     (logits,) = predict(load(folder), tile())
     assert logits.shape == (4, SIDE // 4, SIDE // 4)
@@ -245,6 +262,66 @@ def test_tiles_are_taken_as_they_are_needed(pointwise: Path) -> None:
     next(results)
     assert taken == [0, 1]
     assert len(list(results)) == 4
+
+
+def test_running_ahead_changes_nothing_but_the_order_of_work(pointwise: Path) -> None:
+    tiles = [tile(seed=seed) for seed in range(5)]
+    wanted = predict(load(pointwise, batch_size=2), *tiles)
+    predictor = load(pointwise, batch_size=2)
+    assert predictor.ahead == 0  # On a CPU.
+    predictor.ahead = 1
+    taken: list[int] = []
+
+    def source() -> Iterator[TileInput]:
+        for index, one in enumerate(tiles):
+            taken.append(index)
+            yield one
+
+    results = predictor.predict(source(), 255.0)
+    found = [next(results)]
+    assert taken == [0, 1, 2, 3]
+    found += results
+    np.testing.assert_array_equal(found, wanted)
+
+
+def flipped(one: TileInput, axes: tuple[int, ...]) -> TileInput:
+    """Flip a tile along rows (0) and columns (1)."""
+    values = np.flip(one.values, tuple(axis + 1 for axis in axes))
+    return TileInput(values.copy(), np.flip(one.valid, axes).copy())
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_flips_are_averaged_in_the_tile_s_own_place(
+    folder: Path, batch_size: int
+) -> None:
+    tiles = [tile(seed=seed) for seed in range(4)]
+    found = predict(load(folder, tta=True, batch_size=batch_size), *tiles)
+    plain = load(folder, batch_size=batch_size)
+    for index, one in enumerate(tiles):
+        passes = [
+            np.flip(predict(plain, flipped(one, axes))[0], tuple(a + 1 for a in axes))
+            for axes in ((), (0,), (1,), (0, 1))
+        ]
+        assert np.abs(passes[0] - passes[3]).max() > 0.1, "flips must matter"
+        expected = np.mean(np.array(passes, np.float32), axis=0)
+        np.testing.assert_allclose(found[index], expected, rtol=2e-3, atol=2e-3)
+
+
+def test_flips_change_nothing_for_a_pointwise_model(pointwise: Path) -> None:
+    (plain,), (averaged,) = (
+        predict(load(pointwise, tta=tta), tile()) for tta in (False, True)
+    )
+    np.testing.assert_allclose(averaged, plain, rtol=2e-3, atol=1e-3)
+
+
+def test_one_flip_that_is_not_finite_is_told(pointwise: Path) -> None:
+    predictor = load(pointwise, tta=True)
+    model: Any = predictor.model
+    with torch.no_grad():
+        model.weight[0, 0] = torch.inf
+    (logits,) = predict(predictor, tile())
+    assert np.isnan(logits[0]).any()
+    assert not np.isinf(logits).any()
 
 
 def test_no_tiles_make_no_model_call(pointwise: Path) -> None:

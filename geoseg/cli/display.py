@@ -81,14 +81,15 @@ class Display:
             self.say(f"{what}: {status}")
 
 
-class VectorizeProgress(vectorize.Listener):
-    """Shows a run of `vectorize`, by the rows that were read."""
+class Displayed:
+    """Something whose bar is on the terminal within `with`.
 
-    def __init__(self, *, verbosity: int = 0) -> None:
-        self._display = Display(verbosity, None, "Opening")
-        self._lock = Lock()
-        self._what = ""
-        self._rows = self._done = 0
+    Args:
+        display: What it shows.
+    """
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
 
     def __enter__(self) -> Self:
         """Show the bar."""
@@ -103,6 +104,16 @@ class VectorizeProgress(vectorize.Listener):
     ) -> None:
         """Take the bar away."""
         self._display.__exit__(kind, error, trace)
+
+
+class VectorizeProgress(Displayed, vectorize.Listener):
+    """Shows a run of `vectorize`, by the rows that were read."""
+
+    def __init__(self, *, verbosity: int = 0) -> None:
+        super().__init__(Display(verbosity, None, "Opening"))
+        self._lock = Lock()
+        self._what = ""
+        self._rows = self._done = 0
 
     def begun(self, what: str, rows: int) -> None:
         """Begin a pass over the raster."""

@@ -11,7 +11,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -155,6 +155,40 @@ def configuration_options(default: str, example: str) -> Callable[[Function], Fu
             section="Configuration",
             metavar="NAME|YAML",
             help=f"Recipe: a name, or a file that ends in .yaml.  [default: {default}]",
+        )(function)
+
+    return add
+
+
+def polygon_options(default: str) -> Callable[[Function], Function]:
+    """Add --exclude, --min-area and --simplify.
+
+    Args:
+        default: What the help says of the default of numbers.
+    """
+    option = partial(click.option, cls=Option, section="Polygons")
+
+    def add(function: Function) -> Function:
+        function = option(
+            "--simplify",
+            type=click.FloatRange(min=0),
+            metavar="UNITS",
+            help="Tolerance of borders, in units of the CRS. Neighbours stay joined "
+            f"and nothing is lost; the outer boundary is kept.{default}",
+        )(function)
+        function = option(
+            "--min-area",
+            type=click.FloatRange(min=0),
+            metavar="M2",
+            help="Square metres on the ground that polygons must have; a smaller one "
+            f"becomes part of a neighbour.{default}",
+        )(function)
+        return option(
+            "--exclude",
+            multiple=True,
+            metavar="CLASS",
+            callback=lambda _ctx, _parameter, values: values or None,
+            help="Class that gets no polygons, by id or name. May be repeated.",
         )(function)
 
     return add

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from time import monotonic
 from types import TracebackType
-from typing import Self
 
-from geoseg.cli.display import Display
+from geoseg.cli.display import Display, Displayed
 from geoseg.finish import SceneResult
 from geoseg.io.raster import Scene
 from geoseg.pipelines.segment import Listener, SegmentConfig
@@ -17,7 +16,7 @@ PLANNED_LINES = 8
 """Scenes that are told one by one before the work starts; -v tells all."""
 
 
-class RunProgress(Listener):
+class RunProgress(Displayed, Listener):
     """Shows a run of `segment`.
 
     Args:
@@ -26,23 +25,18 @@ class RunProgress(Listener):
     """
 
     def __init__(self, config: SegmentConfig, *, verbosity: int = 0) -> None:
+        super().__init__(Display(verbosity, None, "Opening scenes"))
         self.finished = 0
         """Scenes that this run finished."""
         self.done = 0
         """Tiles that are done, those of an earlier run included."""
         self._config = config
-        self._display = Display(verbosity, None, "Opening scenes")
         self._left: dict[str, int] = {}  # tiles by scene
         self._begun: set[str] = set()
         self._total = self._predicted = 0
         self._scenes = self._ended = 0
         self._started: float | None = None
         self._notes: Counter[str] = Counter()
-
-    def __enter__(self) -> Self:
-        """Show the bar."""
-        self._display.__enter__()
-        return self
 
     def __exit__(
         self,
@@ -51,7 +45,7 @@ class RunProgress(Listener):
         trace: TracebackType | None,
     ) -> None:
         """Take the bar away and tell what was left out."""
-        self._display.__exit__(kind, error, trace)
+        super().__exit__(kind, error, trace)
         for text, count in self._notes.items():
             if count > 1:
                 self._display.say(f"Note: the same for {count - 1} more: {text}")
@@ -117,27 +111,13 @@ class RunProgress(Listener):
         self._display.show(self.done, self._total, what, ", ".join(parts))
 
 
-class TrainingProgress:
+class TrainingProgress(Displayed):
     """Shows a training run: step, loss terms, time left."""
 
     def __init__(self, steps: int, *, verbosity: int = 0) -> None:
+        super().__init__(Display(verbosity, steps, "Preparing"))
         self._steps = steps
-        self._display = Display(verbosity, steps, "Preparing")
         self._first: tuple[int, float] | None = None
-
-    def __enter__(self) -> Self:
-        """Show the bar."""
-        self._display.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Take the bar away."""
-        self._display.__exit__(kind, error, trace)
 
     def step(self, step: int, terms: dict[str, float]) -> None:
         """Show a step and the terms of its loss."""

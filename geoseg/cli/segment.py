@@ -16,10 +16,10 @@ from geoseg.cli.options import (
     Option,
     configuration_options,
     output_options,
+    polygon_options,
     set_up_messages,
     verbosity_of,
 )
-from geoseg.cli.vectorize import polygon_options
 from geoseg.types import BlendSpace, BlendWindow, Dtype
 
 EXAMPLES = """\b
@@ -67,6 +67,12 @@ output_option = partial(click.option, cls=Option, section="Results")
     default=None,
     help="Write segments.gpkg.  [default: polygons]",
 )
+@output_option(
+    "--save-scores/--no-save-scores",
+    default=None,
+    help="Write scores.tif, the probability of every class in percent, a band each."
+    "  [default: no-save-scores]",
+)
 @polygon_options("  [default: 0]")
 @model_option(
     "--model",
@@ -87,6 +93,12 @@ output_option = partial(click.option, cls=Option, section="Results")
     type=click.IntRange(min=1),
     metavar="N",
     help="Tiles a forward pass.  [default: 8 on CUDA, 1 on CPU]",
+)
+@model_option(
+    "--tta/--no-tta",
+    default=None,
+    help="Average each tile's logits over its flips: left to right, top to bottom, and "
+    "both. Takes four times as long.  [default: no-tta]",
 )
 @tiling_option(
     "--tile-size",

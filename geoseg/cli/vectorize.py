@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,9 @@ import click
 from geoseg.cli.options import (
     INTERRUPTED,
     Command,
-    Function,
     Option,
     output_options,
+    polygon_options,
     set_up_messages,
     verbosity_of,
 )
@@ -46,45 +45,7 @@ attribute table, colour table.
 
 raster_option = partial(click.option, cls=Option, section="Reading the raster")
 class_option = partial(click.option, cls=Option, section="Classes")
-polygon_option = partial(click.option, cls=Option, section="Polygons")
 result_option = partial(click.option, cls=Option, section="Result")
-
-
-def polygon_options(default: str) -> Callable[[Function], Function]:
-    """Add --exclude, --min-area and --simplify.
-
-    Args:
-        default: What the help says of the default of numbers.
-    """
-
-    def add(function: Function) -> Function:
-        for option in (
-            polygon_option(
-                "--simplify",
-                type=click.FloatRange(min=0),
-                metavar="UNITS",
-                help="Tolerance of borders, in units of the CRS. Neighbours stay "
-                f"joined and nothing is lost; the outer boundary is kept.{default}",
-            ),
-            polygon_option(
-                "--min-area",
-                type=click.FloatRange(min=0),
-                metavar="M2",
-                help="Square metres on the ground that polygons must have; a smaller "
-                f"one becomes part of a neighbour.{default}",
-            ),
-            polygon_option(
-                "--exclude",
-                multiple=True,
-                metavar="CLASS",
-                callback=lambda _ctx, _parameter, values: values or None,
-                help="Class that gets no polygons, by id or name. May be repeated.",
-            ),
-        ):
-            function = option(function)
-        return function
-
-    return add
 
 
 @click.command(cls=Command, epilog=EXAMPLES)
@@ -94,10 +55,13 @@ def polygon_options(default: str) -> Callable[[Function], Function]:
     "--out",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Polygons: .gpkg, .fgb or .parquet, as its name ends.  [default: a .gpkg "
-    "beside the raster]",
+    help="Polygons: .gpkg, .fgb or .parquet, as its name ends. A .gpkg holds its "
+    "QGIS style; for the others a .qml is written beside.  [default: a .gpkg beside "
+    "the raster]",
 )
-@result_option("--overwrite", is_flag=True, help="Replace FILE if it is there.")
+@result_option(
+    "--overwrite", is_flag=True, help="Replace FILE and its .qml if they are there."
+)
 @raster_option(
     "--band",
     type=click.IntRange(min=1),
@@ -160,7 +124,7 @@ def vectorize(
         ),
         **options,
     )
-    ctx.meta[INTERRUPTED] = "; nothing was written"
+    ctx.meta[INTERRUPTED] = "; polygons appear whole or not at all"
     verbosity = verbosity_of(ctx)
     with VectorizeProgress(verbosity=verbosity) as progress:
         result = job.run(config, progress)

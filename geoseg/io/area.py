@@ -7,8 +7,10 @@ import math
 import numpy as np
 import numpy.typing as npt
 import pyproj
+import pyproj.exceptions
 import shapely
 
+from geoseg.errors import SceneError
 from geoseg.grid import Grid
 from geoseg.io.density import AreaDensity
 from geoseg.io.projection import affine_points, on_points
@@ -35,10 +37,24 @@ class GroundArea:
     """
 
     def __init__(self, grid: Grid) -> None:
-        """Choose a projection for the grid; one without a CRS measures nothing."""
+        """Choose a projection for the grid; one without a CRS measures nothing.
+
+        Raises:
+            SceneError: PROJ cannot do anything with the CRS.
+        """
         self._transformer: pyproj.Transformer | None = None
         self._density: AreaDensity | None = None
         self._longest_edge = math.inf
+        try:
+            self._choose(grid)
+        except pyproj.exceptions.ProjError as error:
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise SceneError(
+                f"areas cannot be measured in the CRS of the raster ({reason}); set "
+                "the right one with gdal_edit -a_srs"
+            ) from error
+
+    def _choose(self, grid: Grid) -> None:
         resolution = grid.ground_resolution()
         if grid.crs is None or resolution is None:
             return

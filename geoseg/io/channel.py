@@ -77,7 +77,8 @@ def run_beside(
 ) -> None:
     """Make items in this thread while `use` takes them in a thread of its own.
 
-    The thread has ended when this returns or raises, whatever happened. An error of
+    The thread has ended when this returns or raises, whatever happened, and however
+    often the user interrupts. An error of
     `items`, an interrupt too, is raised as it was, and `use` gets one where it waits
     for the next item; an error of `use` is raised when the next item is there, or at
     the end.
@@ -89,6 +90,7 @@ def run_beside(
     """
     channel: _Channel[Item] = _Channel(capacity)
     failures: list[BaseException] = []
+    done = threading.Event()
 
     def consume() -> None:
         try:
@@ -97,6 +99,7 @@ def run_beside(
             failures.append(error)  # Raised below, in the thread that asked.
         finally:
             channel.close()
+            done.set()
 
     thread = threading.Thread(target=consume, name="geoseg-writer")
     try:
@@ -104,14 +107,31 @@ def run_beside(
         for item in items:
             channel.put(item)
         channel.end()
-        thread.join()
+        done.wait()
     except _Closed:
         pass  # `use` has ended before the items have.
     finally:
         # After an error or an interrupt: `end` was not called, so nothing looks whole.
         channel.close()
         if thread.ident is not None:  # An interrupt may have come before it began.
+            _wait(done)
             thread.join()
     if failures:
         # Popped: an error kept by its own traceback would keep files open with it.
         raise failures.pop()
+
+
+def _wait(done: threading.Event) -> None:
+    """Wait for a thread to say that it is done; interrupts are raised after that.
+
+    The files that it writes to must not be removed before. `Thread.join` does not do:
+    up to Python 3.13 one that was interrupted takes the thread for ended.
+    """
+    interrupt: KeyboardInterrupt | None = None
+    while not done.is_set():
+        try:
+            done.wait()
+        except KeyboardInterrupt as error:
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt

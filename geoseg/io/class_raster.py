@@ -11,16 +11,22 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import rasterio.windows
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.io import DatasetReader
 
 from geoseg.errors import SceneError, UsageError
 from geoseg.grid import Grid, Window
-from geoseg.io.gdal import absolute, gdal_env, open_dataset, scene_errors
+from geoseg.io.gdal import (
+    absolute,
+    files_behind,
+    gdal_env,
+    open_dataset,
+    scene_errors,
+)
 from geoseg.io.legend import Legend, read_legend
+from geoseg.io.radiometry import alpha_band, data_bands
 from geoseg.io.raster import locating_hint, native_grid, no_bands
+from geoseg.io.validity import has_mask, read_bands
 
 _STRIP_PIXELS = 1 << 22
 """Pixels that are read at a time, or one row of blocks if that is more."""
@@ -33,6 +39,9 @@ _MOST_RANGE = 1 << 16
 
 _MOST_VALUES = 4096
 """Different values above which a raster holds no classes."""
+
+_LARGEST_EXACT = (1 << 53) - 1
+"""Nodata values are read as float64, also those of 64-bit pixels."""
 
 Values = npt.NDArray[np.integer[Any]]
 
@@ -51,8 +60,10 @@ class ClassRaster:
     """Where its pixels lie."""
     nodata: int | None
     """Value of pixels without data."""
-    masked: bool
-    """A mask band or alpha hides pixels, too."""
+    alpha: int | None
+    """Alpha band, 1-based."""
+    mask: bool
+    """A mask band hides pixels, or a list of nodata values by band."""
     rows: int
     """Rows that are read together: whole blocks of the file."""
     legend: Legend
@@ -62,7 +73,12 @@ class ClassRaster:
     hint: str
     """How it gets a CRS, if it has none."""
     files: tuple[str, ...]
-    """What GDAL reads it from: sources of a VRT, the file of a subdataset."""
+    """Local files that it is read from: also sources of VRTs, archives."""
+
+    @property
+    def masked(self) -> bool:
+        """Whether more than the nodata value hides pixels."""
+        return self.mask or self.alpha is not None
 
 
 def open_class_raster(
@@ -103,20 +119,19 @@ def open_class_raster(
                 "if it holds ids all the same, convert it: gdal_translate -ot Byte "
                 "IN.tif OUT.tif"
             )
-        flags = set(dataset.mask_flag_enums[chosen - 1])
         return ClassRaster(
             path=name,
             band=chosen,
             dtype=str(dtype),
             grid=native_grid(dataset),
             nodata=_choose_nodata(dataset, chosen, dtype, nodata),
-            # Whatever is not all valid, nor known by the nodata value.
-            masked=not flags & {MaskFlags.all_valid, MaskFlags.nodata},
+            alpha=alpha_band(dataset, (chosen,)),
+            mask=has_mask(dataset, chosen, replaced=nodata is not None),
             rows=_rows(dataset, chosen),
             legend=read_legend(dataset, chosen),
             tags=dataset.tags(),
             hint=locating_hint(dataset),
-            files=tuple(dataset.files),
+            files=files_behind(dataset),
         )
 
 
@@ -148,22 +163,36 @@ class ClassReader:
         """Read one window.
 
         Returns:
-            Values, shape (height, width), and where the mask shows them; None where
-            there is no mask. Pixels of the nodata value are not looked for.
+            Values, shape (height, width), and where mask and alpha show them; None
+            where there is neither. Pixels of the nodata value are not looked for.
 
         Raises:
             SceneError: The file is truncated or corrupt.
         """
         raster, dataset = self.raster, self._dataset
         assert dataset is not None, "use the reader in a with statement"
-        place = rasterio.windows.Window(
-            window.col, window.row, window.width, window.height
-        )
         with gdal_env(), scene_errors(raster.path):
-            values: Values = dataset.read(raster.band, window=place)
-            if not raster.masked:
-                return values, None
-            return values, dataset.read_masks(raster.band, window=place) != 0
+            pixels, shown = read_bands(
+                dataset, [raster.band], window, alpha=raster.alpha, masked=raster.mask
+            )
+        values: Values = pixels[0]
+        return values, shown
+
+
+def hidden_pixels(
+    raster: ClassRaster, values: Values, shown: npt.NDArray[np.bool_] | None
+) -> npt.NDArray[np.bool_]:
+    """Tell which pixels hold no data.
+
+    Args:
+        raster: Where they were read from.
+        values: Values of `ClassReader.read`, shape (height, width).
+        shown: What comes with them, same shape.
+    """
+    hidden = np.zeros(values.shape, np.bool_) if shown is None else ~shown
+    if raster.nodata is not None:
+        hidden |= values == raster.nodata
+    return hidden
 
 
 def strips(raster: ClassRaster) -> Iterator[Window]:
@@ -212,10 +241,25 @@ def _counted(values: Values) -> dict[int, int]:
         found, often = np.unique(values, return_counts=True)
     else:
         # Many times faster than sorting.
-        counts = np.bincount(values if low == 0 else values.astype(np.int64) - low)
+        counts = np.bincount(_above(values, low))
         found = np.flatnonzero(counts)
-        found, often = found + low, counts[found]
+        often = counts[found]
+        return {
+            low + value: count
+            for value, count in zip(found.tolist(), often.tolist(), strict=True)
+        }
     return dict(zip(found.tolist(), often.tolist(), strict=True))
+
+
+def _above(values: Values, low: int) -> Values:
+    """Return by how much values are above the least, for `bincount`.
+
+    The least may be any number of 64 bits, and the sign of small ones would overflow.
+    """
+    if values.dtype.kind == "u":
+        above = values if low == 0 else values - values.dtype.type(low)
+        return above if above.itemsize < 8 else above.astype(np.int64)
+    return values.astype(np.int64) - low
 
 
 def check_same_grid(raster: ClassRaster, other: ClassRaster) -> None:
@@ -251,16 +295,12 @@ def _crs(grid: Grid) -> CRS | None:
 
 
 def _choose_band(dataset: DatasetReader, band: int | None, *, percents: bool) -> int:
-    bands = [
-        number
-        for number, color in enumerate(dataset.colorinterp, start=1)
-        if color != ColorInterp.alpha
-    ]
+    bands = data_bands(dataset)
     if band is None and len(bands) == 1:
         return bands[0]
     if band is not None and 1 <= band <= dataset.count:
         return band
-    listed = ", ".join(_describe(dataset, number) for number in bands or [1])
+    listed = ", ".join(_describe(dataset, number) for number in bands or (1,))
     count = "1 band" if dataset.count == 1 else f"{dataset.count} bands"
     what = f"{dataset.name} has {count}"
     if percents:
@@ -292,9 +332,16 @@ def _choose_nodata(
             )
         return given
     own = dataset.nodatavals[band - 1]
-    if own is None or own != own or own != int(own):
+    if own is None or not float(own).is_integer():
         return None
-    return int(own) if limits.min <= own <= limits.max else None
+    if not limits.min <= own <= limits.max:
+        return None
+    if abs(own) > _LARGEST_EXACT:
+        raise UsageError(
+            f"the nodata value of {dataset.name} is too large to be read exactly "
+            f"(about {own:.6g}); pass it with --nodata"
+        )
+    return int(own)
 
 
 def _rows(dataset: DatasetReader, band: int) -> int:

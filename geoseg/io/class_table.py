@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import reprlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from geoseg.errors import ConfigError
 from geoseg.io.legend import Color
+from geoseg.io.table_file import read_entries
+from geoseg.types import unwritable
 
 DROP = "drop"
 """Word in the column `into` for a class that gets no polygons."""
-
-_CSV = (".csv", ".tsv", ".txt")
 
 _COLUMNS = ("id", "name", "color", "into")
 
@@ -55,95 +52,59 @@ def read_class_table(path: Path) -> tuple[ClassRow, ...]:
     Raises:
         ConfigError: It cannot be read, a value is wrong, or a class is there twice.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
-        raise ConfigError(f"the class table {path} cannot be read: {reason}") from error
-    is_csv = path.suffix.lower() in _CSV
-    entries = _from_csv(path, text) if is_csv else _from_yaml(path, text)
-    rows = tuple(_row(entry, f"{path}, {place}") for place, entry in entries)
+    rows = tuple(_row(entry, f"{path}, {place}") for place, entry in read_entries(path))
     if not rows:
         raise ConfigError(f"the class table {path} is empty; give it a row a class")
     _check(rows, path)
     return rows
 
 
-def _from_csv(path: Path, text: str) -> list[tuple[str, Mapping[str, Any]]]:
-    first = text.partition("\n")[0]
-    delimiter = max(",;\t", key=first.count)
-    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, strict=True)
-    reader.fieldnames = [title.strip().lower() for title in reader.fieldnames or ()]
-    try:
-        rows = [(f"line {reader.line_num}", row) for row in reader]
-    except csv.Error as error:
-        raise ConfigError(
-            f"the class table {path} is not well-formed ({error}); check its quotes"
-        ) from error
-    return [
-        (place, {title: cell for title, cell in row.items() if cell not in ("", None)})
-        for place, row in rows
-    ]
-
-
-def _from_yaml(path: Path, text: str) -> list[tuple[str, Any]]:
-    if path.suffix.lower() not in (".yaml", ".yml", ".json"):
-        raise ConfigError(
-            f"the class table {path} is no .csv, .yaml or .json file; rename it to "
-            "what it is"
-        )
-    try:
-        data = yaml.safe_load(text)  # JSON is YAML, too.
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            f"the class table {path} is not well-formed ({error})"
-        ) from error
-    for key in ("geoseg", "classes"):
-        if isinstance(data, dict) and key in data:
-            data = data[key]
-    if not isinstance(data, list):
-        raise ConfigError(
-            f"the class table {path} holds no list of classes; write one like "
-            "`classes: [{id: 1, name: water, color: '#4a90d2'}]`"
-        )
-    return [(f"class number {i}", entry) for i, entry in enumerate(data, start=1)]
-
-
-def _row(entry: Any, where: str) -> ClassRow:  # noqa: ANN401 (as YAML has it)
+def _row(entry: Any, where: str) -> ClassRow:  # noqa: ANN401 (as it is written)
     if not isinstance(entry, Mapping):
-        raise ConfigError(f"{where}: {entry!r} is no class; give it at least an id")
+        raise ConfigError(f"{where}: {_shown(entry)} is no class; give it an id")
     for key in entry:
         if key not in _COLUMNS:
             near = difflib.get_close_matches(str(key), _COLUMNS, n=1)
             hint = f"did you mean {near[0]}?" if near else "remove it"
             raise ConfigError(
-                f"{where}: a class table has no column {key!r} (it has "
+                f"{where}: a class table has no column {_shown(key)} (it has "
                 f"{', '.join(_COLUMNS)}); {hint}"
             )
-    if entry.get("id") is None:
+    if entry.get("id") in (None, ""):
         raise ConfigError(f"{where}: the id is missing; give the value in the raster")
-    name, color, into = (entry.get(key) for key in ("name", "color", "into"))
+    color = entry.get("color")
     return ClassRow(
         id=_number(entry["id"], "id", where),
-        name=None if name is None else str(name).strip(),
+        name=_name(entry.get("name"), where),
         color=None if color is None else _color(color, where),
-        into=_into(into, where),
+        into=_into(entry.get("into"), where),
     )
 
 
-def _number(value: object, column: str, where: str) -> int:
-    try:
-        if isinstance(value, bool) or (isinstance(value, float) and value % 1):
-            raise ValueError
-        return int(value)  # type: ignore[call-overload,no-any-return]  # or it raises
-    except (TypeError, ValueError) as error:
+def _name(value: object, where: str) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise ConfigError(f"{where}: name is {_shown(value)}; write text, in quotes")
+    wrong = unwritable(value)
+    if wrong is not None:
         raise ConfigError(
-            f"{where}: {column} is {value!r}; use a whole number"
-        ) from error
+            f"{where}: name holds the character U+{ord(wrong):04X}, which no style "
+            "may hold; remove it"
+        )
+    return value.strip() or None
+
+
+def _number(value: object, column: str, where: str) -> int:
+    # Spreadsheets write 3.0 in a column with gaps. Python's `int` reads 1_0, too.
+    found = re.fullmatch(r"\s*([+-]?[0-9]{1,20})(\.0*)?\s*", str(value))
+    if found is None:
+        raise ConfigError(f"{where}: {column} is {_shown(value)}; use a whole number")
+    return int(found[1])
 
 
 def _into(value: object, where: str) -> int | Literal["drop"] | None:
-    if value is None:
+    if value in (None, ""):
         return None
     if str(value).strip().lower() == DROP:
         return "drop"
@@ -151,7 +112,7 @@ def _into(value: object, where: str) -> int | Literal["drop"] | None:
         number = _number(value, "into", where)
     except ConfigError as error:
         raise ConfigError(
-            f"{where}: into is {value!r}; use the id of a class, or {DROP}"
+            f"{where}: into is {_shown(value)}; use the id of a class, or {DROP}"
         ) from error
     if not 0 <= number <= 255:
         raise ConfigError(f"{where}: into is {number}; polygons have classes 0 to 255")
@@ -161,22 +122,25 @@ def _into(value: object, where: str) -> int | Literal["drop"] | None:
 def _color(value: object, where: str) -> Color:
     """Read '#4a90d2', '74 144 210' or [74, 144, 210]."""
     if isinstance(value, Sequence) and not isinstance(value, str):
-        words: Iterable[object] = value
+        words = [str(word) for word in value]
     else:
         text = str(value).strip()
         if re.fullmatch(r"#[0-9a-fA-F]{6}", text):
             red, green, blue = bytes.fromhex(text[1:])
             return red, green, blue
         words = re.split(r"[,\s]+", text)
-    try:
-        red, green, blue = (int(str(word)) for word in words)
-    except ValueError:
-        red = green = blue = -1
-    if not all(0 <= part <= 255 for part in (red, green, blue)):
+    parts = [int(word) for word in words if re.fullmatch("[0-9]{1,3}", word)]
+    if len(words) != 3 or len(parts) != 3 or max(parts) > 255:
         raise ConfigError(
-            f"{where}: color is {value!r}; write it as '#4a90d2' or '74 144 210'"
+            f"{where}: color is {_shown(value)}; write it as '#4a90d2' or "
+            "'74 144 210', in quotes"
         )
-    return red, green, blue
+    return parts[0], parts[1], parts[2]
+
+
+def _shown(value: object) -> str:
+    """Return a value as an error names it: aliases make small files large ones."""
+    return reprlib.repr(value)
 
 
 def _check(rows: Sequence[ClassRow], path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -13,7 +12,6 @@ import numpy.typing as npt
 import rasterio
 import rasterio.shutil
 import rasterio.windows
-from rasterio.errors import RasterioError
 
 from geoseg.grid import Grid, Window
 from geoseg.io.atomic import atomic_path, publish
@@ -25,14 +23,14 @@ from geoseg.io.pyramid import (
     overview_shapes,
     write_overviews,
 )
-from geoseg.io.scratch import BLOCK_ROWS
+from geoseg.io.scratch import BLOCK_ROWS, check_rows
 from geoseg.types import NODATA, ClassInfo
 
 BLOCK_SIZE = 512
 """Side of the blocks of COGs, pixels."""
 
 _MASK_LEVEL, _CONFIDENCE_LEVEL = 5, 1
-"""Deflate levels, chosen in docs/decisions/0009-rasters.md."""
+"""Deflate levels, chosen in docs/decisions/0010-rasters.md."""
 
 
 def write_cog(
@@ -44,6 +42,7 @@ def write_cog(
     tags: Mapping[str, str],
     work: Path,
     nodata: int = NODATA,
+    bands: Sequence[str] = ("",),
 ) -> None:
     """Join parts into a COG that appears under its name when it is whole.
 
@@ -55,10 +54,12 @@ def write_cog(
         parts: Its pixels; what no part holds is nodata.
         final: The COG; an older one is replaced.
         grid: Where the pixels lie.
-        classes: Classes of a class mask, None for confidence.
+        classes: Classes of a class mask, None for confidence and scores.
         tags: Provenance, written as metadata.
         work: Folder for overviews while they are made.
         nodata: Value of pixels without data.
+        bands: Description of each band; none is "". Overviews of several bands are
+            GDAL's own, a whole pass for each of them.
 
     Raises:
         OSError: A part is gone, or a file cannot be written.
@@ -66,10 +67,18 @@ def write_cog(
     for part in parts:
         part.path.stat()  # GDAL's own message is that of a file it cannot write.
     raster = partial(
-        describe, parts, grid=grid, classes=classes, tags=tags, nodata=nodata
+        describe,
+        parts,
+        grid=grid,
+        classes=classes,
+        tags=tags,
+        nodata=nodata,
+        bands=bands,
     )
+    # Levels smaller than a block are none; those of many bands are left to GDAL.
+    own = overview_shapes(grid.shape, BLOCK_SIZE) if len(bands) == 1 else []
     with (
-        _overviews(raster([]), grid, final.stem, work, classes, nodata) as overviews,
+        _overviews(raster([]), own, final.stem, work, classes, nodata) as overviews,
         atomic_path(final) as temporary,
     ):
         with gdal_env(), write_errors(final):
@@ -84,7 +93,8 @@ def write_cog(
                 # Neighbouring percents are close numbers; class ids are names.
                 PREDICTOR="NO" if classes else "STANDARD",
                 # GDAL's own cost more than all the rest.
-                OVERVIEWS="FORCE_USE_EXISTING" if overviews else "NONE",
+                OVERVIEWS="FORCE_USE_EXISTING" if len(bands) == 1 else "AUTO",
+                OVERVIEW_RESAMPLING="AVERAGE",
                 BIGTIFF="IF_SAFER",
             )
         _check_end(temporary, raster([]), final)
@@ -98,14 +108,13 @@ def write_cog(
 @contextmanager
 def _overviews(
     raster: str,
-    grid: Grid,
+    shapes: Sequence[tuple[int, int]],
     name: str,
     work: Path,
     classes: Sequence[ClassInfo] | None,
     nodata: int,
 ) -> Iterator[list[Part]]:
     """Make overviews in the work folder for as long as the block lasts."""
-    shapes = overview_shapes(grid.shape, BLOCK_SIZE)
     overviews = [
         Part(work / f"overview-{name}-{level}.tif", Window(0, 0, *shape))
         for level, shape in enumerate(shapes)
@@ -118,6 +127,7 @@ def _overviews(
                     zip([part.path for part in overviews], shapes, strict=True),
                     halve=halve_by_mode if classes else halve_by_mean,
                     nodata=nodata,
+                    packed=classes is not None,
                 )
         yield overviews
     finally:
@@ -137,20 +147,13 @@ def _rows(raster: str) -> Iterator[npt.NDArray[np.uint8]]:
 def _check_end(path: Path, raster: str, final: Path) -> None:
     """Raise an OSError unless a COG ends with the rows of the raster.
 
-    On a full disk GDAL loses what it keeps until it closes the file, and says nothing.
     These rows are the end of the file.
     """
     with gdal_env(), rasterio.open(raster) as dataset:
         rows = min(BLOCK_SIZE, dataset.height)
         place = rasterio.windows.Window(0, dataset.height - rows, dataset.width, rows)
-        expected = dataset.read(1, window=place)
-        try:
-            with rasterio.open(path) as written:
-                whole = (written.read(1, window=place) == expected).all()
-        except RasterioError:
-            whole = False
-    if not whole:
-        raise OSError(errno.ENOSPC, "GDAL could not write all of it", str(final))
+        expected = dataset.read(dataset.count, window=place)
+        check_rows(path, place, expected, final)
 
 
 def _sidecar(path: Path) -> Path:

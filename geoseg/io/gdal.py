@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -76,6 +77,11 @@ _REMOTE = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)", re.I)
 
 _SOURCES = {"SourceFilename", "SourceDataset"}
 """Elements of a VRT that name a raster."""
+
+_PATH_BEGINS = re.compile(r"^|://|/vsi\w+/|[,:{\"'=]")
+_PATH_ENDS = re.compile(r"[/,:}\"'?&]|$")
+"""What stands around paths in /vsizip/{a.gpkg}/b.tif, /vsisubfile/0_9,a.gpkg or
+GPKG:"a.gpkg":b."""
 
 
 def gdal_env() -> rasterio.Env:
@@ -196,6 +202,35 @@ def _sources(vrt: str) -> list[str]:
         for source, name in zip(sources, names, strict=True)
         if name
     ]
+
+
+def files_behind(dataset: DatasetReader) -> tuple[str, ...]:
+    """Return all local files that a dataset is read from, those of VRTs in turn.
+
+    GDAL names what a VRT reads, but neither what a VRT within it does nor the files
+    that archives and subdatasets lie in.
+    """
+    found, pending = set[str](), [dataset.name, *dataset.files]
+    while pending:
+        for path in _files_in(pending.pop()) - found:
+            found.add(path)
+            head = _head(path)
+            # An archive may hold one that is not compressed.
+            if head.startswith(b"<") and b"<VRTDataset" in head:
+                pending += _sources(path)
+    return tuple(sorted(found))
+
+
+def _files_in(name: str) -> set[str]:
+    """Return the files whose paths a name for GDAL is or holds."""
+    if os.path.isfile(name):  # noqa: PTH113 (a Path raises on names that are too long)
+        return {name}
+    parts = set[str]()
+    for text in (name, unquote(name)):
+        begins = {match.end() for match in _PATH_BEGINS.finditer(text)}
+        ends = {match.start() for match in _PATH_ENDS.finditer(text)}
+        parts |= {text[begin:end] for begin in begins for end in ends}
+    return {part for part in parts if os.path.isfile(part)}  # noqa: PTH113 (as above)
 
 
 def _head(path: str) -> bytes:

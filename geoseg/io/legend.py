@@ -11,6 +11,7 @@ import rasterio.shutil
 from rasterio.io import DatasetReader
 
 from geoseg.io.gdal import gdal_env
+from geoseg.types import writable
 
 Color = tuple[int, int, int]
 
@@ -61,7 +62,9 @@ def _described(dataset: DatasetReader, band: int) -> ET.Element:
     with tempfile.TemporaryDirectory() as folder, gdal_env():
         path = Path(folder) / "raster.vrt"
         rasterio.shutil.copy(dataset, path, driver="VRT")
-        root = ET.parse(path).getroot()
+        # GDAL hands on names in Latin-1 or worse, with which this is no XML.
+        text = path.read_text(encoding="utf-8", errors="replace")
+        root = ET.fromstring(writable(text))
     for element in root.iterfind("VRTRasterBand"):
         if element.get("band") == str(band):
             return element
@@ -77,17 +80,29 @@ def _color_table(band: ET.Element) -> dict[int, Color]:
     return colors
 
 
+def _columns(table: ET.Element) -> dict[int, int]:
+    """Return the place of the column for each usage that there is one for."""
+    columns = list(table.iterfind("FieldDefn"))
+    declared = [_USAGES.get(column.findtext("Usage", "")) for column in columns]
+    titled = [_COLUMNS.get(column.findtext("Name", "").lower()) for column in columns]
+    # A title only guesses, whatever the order: `Class` may hold numbers.
+    titled = [
+        guess if usage is None else None
+        for guess, usage in zip(titled, declared, strict=True)
+    ]
+    places: dict[int, int] = {}
+    for usages in (declared, titled):
+        for place, usage in enumerate(usages):
+            if usage is not None:
+                places.setdefault(usage, place)
+    return places
+
+
 def _read_attributes(
     table: ET.Element, names: dict[int, str], colors: dict[int, Color]
 ) -> None:
     """Add what an attribute table says; rows that say nothing readable are skipped."""
-    places: dict[int, int] = {}
-    for place, column in enumerate(table.iterfind("FieldDefn")):
-        usage = _USAGES.get(column.findtext("Usage", ""))
-        if usage is None:
-            usage = _COLUMNS.get(column.findtext("Name", "").lower())
-        if usage is not None:
-            places.setdefault(usage, place)
+    places = _columns(table)
     if _VALUE not in places:
         return
     for row in table.iterfind("Row"):
@@ -98,6 +113,7 @@ def _read_attributes(
                 names[value] = cells[places[_NAME]].strip()
             if {_RED, _GREEN, _BLUE} <= set(places):
                 rgb = [int(cells[places[i]]) for i in (_RED, _GREEN, _BLUE)]
-                colors[value] = (rgb[0], rgb[1], rgb[2])
-        except (ValueError, IndexError):
+                if 0 <= min(rgb) <= max(rgb) <= 255:
+                    colors[value] = (rgb[0], rgb[1], rgb[2])
+        except (ValueError, OverflowError, IndexError):
             continue

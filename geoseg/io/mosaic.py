@@ -20,7 +20,7 @@ class Part:
     """A rectangle of a raster in a file of its own; see `geoseg.io.scratch`."""
 
     path: Path
-    """GeoTIFF of one byte band."""
+    """GeoTIFF of bytes."""
     window: Window
     """Where it lies, pixels of the raster."""
 
@@ -33,8 +33,9 @@ def describe(
     classes: Sequence[ClassInfo] | None,
     tags: Mapping[str, str],
     nodata: int,
+    bands: Sequence[str] = ("",),
 ) -> str:
-    """Return the VRT of a raster of one byte band.
+    """Return the VRT of a raster of bytes.
 
     Args:
         parts: Its pixels; what no part holds is nodata.
@@ -43,6 +44,7 @@ def describe(
         classes: Gives colours and names to a class mask, None to other rasters.
         tags: Metadata.
         nodata: Value of pixels without data.
+        bands: Description of each band; none is "".
     """
     height, width = grid.shape
     root = ET.Element("VRTDataset", rasterXSize=str(width), rasterYSize=str(height))
@@ -53,21 +55,24 @@ def describe(
     metadata = ET.SubElement(root, "Metadata")
     for key, value in tags.items():
         ET.SubElement(metadata, "MDI", key=key).text = value
-    band = ET.SubElement(root, "VRTRasterBand", dataType="Byte", band="1")
-    ET.SubElement(band, "NoDataValue").text = str(nodata)
-    if classes is not None:
-        _add_classes(band, classes)
-    for part in parts:
-        _add_part(band, part)
-    for part in overviews:
-        _add_file(ET.SubElement(band, "Overview"), part)
+    for number, description in enumerate(bands, start=1):
+        band = ET.SubElement(root, "VRTRasterBand", dataType="Byte", band=str(number))
+        if description:
+            ET.SubElement(band, "Description").text = description
+        ET.SubElement(band, "NoDataValue").text = str(nodata)
+        if classes is not None:
+            _add_classes(band, classes)
+        for part in parts:
+            _add_part(band, part, number)
+        for part in overviews:
+            _add_file(ET.SubElement(band, "Overview"), part, number)
     return ET.tostring(root, encoding="unicode")
 
 
-def _add_part(band: ET.Element, part: Part) -> None:
-    """Add the pixels of one file."""
+def _add_part(band: ET.Element, part: Part, number: int) -> None:
+    """Add the pixels of a band of one file."""
     source = ET.SubElement(band, "SimpleSource")
-    _add_file(source, part)
+    _add_file(source, part, number)
     window = part.window
     # GDAL would otherwise open all files at once to learn this.
     ET.SubElement(
@@ -95,11 +100,11 @@ def _add_rectangle(source: ET.Element, name: str, window: Window) -> None:
     )
 
 
-def _add_file(element: ET.Element, part: Part) -> None:
-    """Name the file that holds the pixels."""
+def _add_file(element: ET.Element, part: Part, number: int) -> None:
+    """Name the file and the band that hold the pixels."""
     name = ET.SubElement(element, "SourceFilename", relativeToVRT="0")
     name.text = str(part.path.absolute())
-    ET.SubElement(element, "SourceBand").text = "1"
+    ET.SubElement(element, "SourceBand").text = str(number)
 
 
 def _add_classes(band: ET.Element, classes: Sequence[ClassInfo]) -> None:

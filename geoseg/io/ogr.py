@@ -52,6 +52,16 @@ INSERT INTO gpkg_contents (table_name, data_type, identifier, description)
 VALUES ('layer_styles', 'attributes', 'layer_styles', '')
 """
 
+_MOMENT = "1970-01-01T00:00:00.000Z"
+"""Instead of the time of writing: equal inputs give equal bytes."""
+
+_TIMES = (
+    ("gpkg_contents", "last_change"),
+    ("gpkg_metadata_reference", "timestamp"),
+    ("layer_styles", "update_time"),
+)
+"""Tables and columns that GDAL, or their defaults, fill from the clock."""
+
 _COUNTS = f"""
 SELECT count(*) FROM rtree_{LAYER}_{GEOMETRY}_rowid
 UNION ALL SELECT feature_count FROM gpkg_ogr_contents WHERE table_name = '{LAYER}'
@@ -135,7 +145,7 @@ def write_ogr(
 
 
 def finish_geopackage(path: Path, rows: int, classes: Sequence[ClassInfo]) -> None:
-    """Check what GDAL does when it closes the file; add the layer's default style.
+    """Check what GDAL does when it closes the file; add the default style, no clock.
 
     Args:
         path: A GeoPackage of `write_ogr`.
@@ -161,6 +171,16 @@ def finish_geopackage(path: Path, rows: int, classes: Sequence[ClassInfo]) -> No
         connection.execute(_STYLE_TABLE)
         connection.execute(_STYLE_ROW, row)
         connection.execute(_STYLE_CONTENTS)
+        _set_times(connection)
+
+
+def _set_times(connection: sqlite3.Connection) -> None:
+    """Replace the clock's times in all tables that are there."""
+    tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+    there = {name for (name,) in tables.fetchall()}
+    for table, column in _TIMES:
+        if table in there:  # Without provenance there is no metadata.
+            connection.execute(f"UPDATE {table} SET {column} = ?", (_MOMENT,))
 
 
 def _check_index(connection: sqlite3.Connection, rows: int) -> None:

@@ -49,6 +49,7 @@ def write_overviews(
     *,
     halve: Rule,
     nodata: int,
+    packed: bool,
 ) -> None:
     """Write all overviews of a raster while it is read; holds a few rows of each.
 
@@ -58,10 +59,12 @@ def write_overviews(
         files: Path and shape of each overview, largest first; see `overview_shapes`.
         halve: Rule that makes one pixel of four.
         nodata: Value of pixels without data.
+        packed: See `create_scratch`.
     """
     with ExitStack() as stack:
         for path, shape in files:
-            file = stack.enter_context(create_scratch(path, shape, nodata))
+            scratch = create_scratch(path, shape, nodata, packed=packed)
+            file = stack.enter_context(scratch)
             rows = _pairs(_written(_halved(rows, halve, nodata), file))
         for _ in rows:
             pass  # The last level pulls all others.

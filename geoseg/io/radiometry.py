@@ -29,12 +29,7 @@ def choose_bands(
     wanted = len(spec.bands)
     if bands is not None:
         return _check_bands(dataset, spec, tuple(bands))
-    colors = dataset.colorinterp
-    data = tuple(
-        index
-        for index, color in enumerate(colors, start=1)
-        if color != ColorInterp.alpha
-    )
+    colors, data = dataset.colorinterp, data_bands(dataset)
     if len(data) == wanted and len(colors) - len(data) <= 1:
         return _by_color(data, [colors[band - 1].name for band in data], spec)
     example = tuple(min(i, max(dataset.count, 1)) for i in range(1, wanted + 1))
@@ -103,6 +98,12 @@ def choose_nodata(
         )
     value = values.pop()
     return None if value is None else float(value)
+
+
+def data_bands(dataset: DatasetReader) -> tuple[int, ...]:
+    """Return the 1-based bands that are no alpha band."""
+    colors = enumerate(dataset.colorinterp, start=1)
+    return tuple(index for index, color in colors if color != ColorInterp.alpha)
 
 
 def alpha_band(dataset: DatasetReader, bands: tuple[int, ...]) -> int | None:

@@ -14,9 +14,7 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-import rasterio.windows
 import shapely
-from rasterio.enums import MaskFlags
 from rasterio.io import DatasetReader
 
 from geoseg.errors import GeosegWarning, SceneError
@@ -26,6 +24,7 @@ from geoseg.io.gdal import absolute, gdal_env, open_dataset, scene_errors
 from geoseg.io.radiometry import alpha_band, choose_bands, choose_nodata, choose_scale
 from geoseg.io.resample import WindowResampler, axis_kernel
 from geoseg.io.resolution import Resolution, processed_grid
+from geoseg.io.validity import has_mask, read_bands, visible
 from geoseg.types import ModelSpec
 
 _STRIP_PIXELS = 1 << 22
@@ -53,7 +52,7 @@ class Scene:
     alpha: int | None
     """Alpha band, 1-based."""
     masked: bool
-    """The file has a mask band for all its bands."""
+    """A mask band hides pixels, or a list of nodata values by band."""
     region: Window | None
     """Bounds of the area of interest in `grid`, None for the whole scene."""
     aoi: bytes | None
@@ -120,7 +119,6 @@ def open_scene(
         grid = processed_grid(source, spec, resolution, name)
         area = area_of_interest(grid, aoi, bbox)
         alpha = alpha_band(dataset, chosen)
-        flags = dataset.mask_flag_enums[chosen[0] - 1]
         return Scene(
             path=name,
             grid=grid,
@@ -130,8 +128,7 @@ def open_scene(
             scale=dn_of_one,
             nodata=choose_nodata(dataset, chosen, nodata),
             alpha=alpha,
-            # GDAL presents alpha as a mask band too; it is read as what it is.
-            masked=MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags,
+            masked=has_mask(dataset, chosen[0], replaced=nodata is not None),
             region=None if area is None else region_of(area, grid),
             aoi=None if area is None else shapely.to_wkb(area),
             acquired=_acquired(dataset),
@@ -207,25 +204,16 @@ class SceneReader:
         """Read a window of the file as it is stored, hidden pixels set to 0."""
         scene, dataset = self.scene, self._dataset
         assert dataset is not None, "use the reader in a with statement"
-        place = rasterio.windows.Window(
-            window.col, window.row, window.width, window.height
-        )
         unique = sorted(set(scene.bands))
-        joined = scene.alpha is not None and (
-            dataset.dtypes[scene.alpha - 1] == scene.dtype
+        pixels, shown = read_bands(
+            dataset, unique, window, alpha=scene.alpha, masked=scene.masked
         )
-        # Alpha in the same call: interleaved blocks are then decoded once.
-        indexes = [*unique, scene.alpha] if joined else unique
-        pixels = dataset.read(indexes, window=place)
-        valid = visible(pixels[: len(unique)], scene.nodata)
-        if scene.alpha is not None:
-            alpha = pixels[-1] if joined else dataset.read(scene.alpha, window=place)
-            valid &= alpha != 0
-        if scene.masked:
-            valid &= dataset.read_masks(scene.bands[0], window=place) != 0
+        valid = visible(pixels, scene.nodata)
+        if shown is not None:
+            valid &= shown
         order = [unique.index(band) for band in scene.bands]
         in_order = order == list(range(len(order)))
-        values = pixels[: len(order)] if in_order else pixels[order]
+        values = pixels if in_order else pixels[order]
         if not valid.all():
             np.copyto(values, 0, where=~valid)
         return values, valid
@@ -257,47 +245,6 @@ class SceneReader:
             end = min(stop, (row // step + 1) * step)
             yield row, end - row
             row = end
-
-
-def visible(
-    pixels: npt.NDArray[np.generic], nodata: float | None
-) -> npt.NDArray[np.bool_]:
-    """Tell which pixels their values do not hide.
-
-    A pixel is hidden when all bands hold nodata, or any band is NaN or infinite.
-
-    Args:
-        pixels: Shape (bands, height, width).
-        nodata: Nodata value or None; NaN hides a pixel already in one band.
-
-    Returns:
-        Shape (height, width).
-    """
-    valid = np.ones(pixels.shape[1:], np.bool_)
-    if pixels.dtype.kind == "f":
-        largest = np.finfo(np.float32).max  # Beyond it, numbers are infinite to models.
-        for band in pixels:
-            valid &= np.abs(band) <= largest
-    value = _as_dtype(nodata, pixels.dtype)
-    if value is not None:
-        valid &= (pixels != value).any(axis=0)
-    return valid
-
-
-def _as_dtype(nodata: float | None, dtype: np.dtype[np.generic]) -> np.generic | None:
-    """Return nodata as a pixel would hold it, None if no pixel can."""
-    if nodata is None or math.isnan(nodata):
-        return None
-    if dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            value: np.generic = dtype.type(nodata)
-        return value
-    if not nodata.is_integer():
-        return None
-    try:
-        return dtype.type(int(nodata))
-    except OverflowError:
-        return None
 
 
 def native_grid(dataset: DatasetReader) -> Grid:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
@@ -13,6 +14,25 @@ _OGC = "http://www.opengis.net/ogc"
 
 _OUTLINE_MM = 0.1
 """Outline width, millimetres: a hairline, or small polygons would be all outline."""
+
+_MARK = "\n<!-- Made by geoseg, which replaces it for as long as it is unchanged: "
+"""Begins the last line of a style's file; the digest of what is above follows."""
+
+
+def qml_file(classes: Sequence[ClassInfo]) -> str:
+    """Return the style of `qml` as a file of its own, marked as geoseg's.
+
+    QGIS drops the mark, a comment, when a user saves the style again; other editors
+    leave it, but not the digest right.
+    """
+    text = qml(classes)
+    return f"{text}{_MARK}{_digest(text)} -->\n"
+
+
+def is_own_qml(content: str) -> bool:
+    """Tell whether a file is just what `qml_file` once gave, for any classes."""
+    text, _, rest = content.rpartition(_MARK)
+    return rest == f"{_digest(text)} -->\n"
 
 
 def qml(classes: Sequence[ClassInfo]) -> str:
@@ -73,6 +93,10 @@ def sld(classes: Sequence[ClassInfo], layer: str) -> str:
 def hex_color(color: tuple[int, int, int]) -> str:
     """Return a colour as RRGGBB."""
     return "{:02x}{:02x}{:02x}".format(*color)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _darker(color: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,18 +20,25 @@ from pyogrio.errors import (
     GeometryError,
 )
 
-from geoseg.errors import FileOutputError, OutputError
+from geoseg.errors import FileOutputError, GeosegWarning, OutputError
 from geoseg.grid import Grid
 from geoseg.io.atomic import atomic_path
 from geoseg.io.channel import run_beside
 from geoseg.io.geoparquet import write_geoparquet
 from geoseg.io.ogr import LAYER, finish_geopackage, write_ogr
 from geoseg.io.segment_table import ClassTotal, SegmentTable
-from geoseg.io.style import qml
+from geoseg.io.style import is_own_qml, qml_file
 from geoseg.types import ClassInfo
 from geoseg.vectorize import PolygonBatch
 
-__all__ = ["LAYER", "SUFFIXES", "ClassTotal", "write_segments"]
+__all__ = [
+    "LAYER",
+    "SUFFIXES",
+    "ClassTotal",
+    "is_users_style",
+    "style_path",
+    "write_segments",
+]
 
 
 class _Writer(Protocol):
@@ -80,13 +88,14 @@ def write_segments(
     scene_id: str,
     provenance: Mapping[str, str],
     with_confidence: bool = True,
+    work: Path | None = None,
 ) -> dict[int, ClassTotal]:
     """Stream polygons into a file that appears when it is whole.
 
     Batches are made in this thread while those before are written in another one.
     A GeoPackage carries its style; beside the other formats it lies in a file that ends
-    with .qml, and QGIS takes it from there. Rows are in the order of the batches, but
-    for FlatGeobuf, whose index puts neighbours together.
+    with .qml, and QGIS takes it from there; one that a user made is kept. Rows are in
+    the order of the batches, but for FlatGeobuf, whose index puts neighbours together.
 
     Args:
         path: A GeoPackage (.gpkg), FlatGeobuf (.fgb) or GeoParquet (.parquet); an older
@@ -98,6 +107,7 @@ def write_segments(
         provenance: Written as metadata of the layer or, in GeoParquet, of the file.
         with_confidence: Whether the batches have confidence; without, its column is
             null.
+        work: Folder of temporary files, of `work_folder`; None: that of `path`.
 
     Returns:
         Totals by class id, of every class, found or not.
@@ -105,6 +115,9 @@ def write_segments(
     Raises:
         OutputError: The path has another ending.
         FileOutputError: The disk is full, or the file cannot be written.
+
+    Warns:
+        GeosegWarning: A user's style is kept.
     """
     suffix = path.suffix.lower()
     if suffix not in _WRITERS:
@@ -123,8 +136,8 @@ def write_segments(
         with (
             # Not in the writer's thread: filters are those of the process.
             warnings.catch_warnings(),
-            _style_beside(path, classes),
-            atomic_path(path) as temporary,
+            _style_beside(path, classes, work),
+            atomic_path(path, work) as temporary,
         ):
             # `open_scene` has said that there is no CRS.
             warnings.filterwarnings("ignore", "'crs' was not provided", UserWarning)
@@ -151,15 +164,48 @@ def write_segments(
     return table.totals()
 
 
+def style_path(path: Path) -> Path | None:
+    """Return where QGIS looks for the style of a file, None if that holds it itself."""
+    return None if path.suffix.lower() == ".gpkg" else path.with_suffix(".qml")
+
+
+def is_users_style(style: Path) -> bool:
+    """Tell whether something else than a style of geoseg has that name.
+
+    A link is a user's wherever it points: geoseg makes none, and other files may share
+    what is there.
+    """
+    if style.is_symlink():
+        return True
+    try:
+        return not is_own_qml(style.read_bytes().decode(errors="replace"))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:  # A folder, say.
+        return True
+
+
 @contextmanager
-def _style_beside(path: Path, classes: Sequence[ClassInfo]) -> Iterator[None]:
+def _style_beside(
+    path: Path, classes: Sequence[ClassInfo], work: Path | None
+) -> Iterator[None]:
     """Put a style beside a file that cannot hold one, when the block has written it."""
-    if path.suffix.lower() == ".gpkg":
+    style = style_path(path)
+    if style is None:
         yield
         return
-    with atomic_path(path.with_suffix(".qml")) as temporary:
+    if is_users_style(style):
+        warnings.warn(
+            f"{style} is not of geoseg and is kept, and {path.name} opens with it; "
+            "remove it to get a style of the classes",
+            GeosegWarning,
+            stacklevel=4,
+        )
+        yield
+        return
+    with atomic_path(style, work) as temporary:
         # Written first: on a full disk it must fail before the other file has its name.
-        temporary.write_text(qml(classes), encoding="utf-8")
+        temporary.write_text(qml_file(classes), encoding="utf-8")
         yield
 
 
@@ -183,8 +229,11 @@ def _write(
     file: Callable[[Iterator[pa.RecordBatch]], None],
     batches: Iterator[PolygonBatch],
 ) -> None:
-    """Write the rows of batches."""
+    """Write the rows of batches, all of them."""
+    records = table.records(batches)
     try:
-        file(table.records(batches))
+        file(records)
+        if next(records, None) is not None:
+            raise OSError(errno.EIO, "its library took a part of the rows only")
     except Exception as error:
         raise table.failure or error from error

@@ -30,7 +30,7 @@ from geoseg.models.hub import fetch, quiet
 from geoseg.models.presets import DECLARATION
 from geoseg.models.segmenter import use_geoseg_ops
 from geoseg.tiling import check_tile_size
-from geoseg.types import NODATA, ClassInfo, ModelSpec, distinct_color
+from geoseg.types import NODATA, ClassInfo, ModelSpec, distinct_color, writable
 
 BUILTIN = "builtin"
 """Name of the model that ships with geoseg."""
@@ -264,7 +264,7 @@ def _classes(
     config: PreTrainedConfig, declared: dict[str, Any]
 ) -> tuple[ClassInfo, ...]:
     labels: dict[Any, str] = config.id2label or {}
-    names = [labels[index] for index in sorted(labels)]
+    names = [writable(str(labels[index])) for index in sorted(labels)]
     if len(names) > NODATA:
         raise ModelError(
             f"the model has {len(names)} classes; a class mask of 8 bits holds {NODATA}"
@@ -274,7 +274,7 @@ def _classes(
             ClassInfo(i, name, distinct_color(i)) for i, name in enumerate(names)
         )
     table = tuple(
-        ClassInfo(int(entry["id"]), str(entry["name"]), _rgb(entry["color"]))
+        ClassInfo(int(entry["id"]), writable(str(entry["name"])), _rgb(entry["color"]))
         for entry in declared["classes"]
     )
     ids = {entry.id for entry in table}

@@ -33,9 +33,10 @@ def segment(
         out: Run directory. Scenes that are whole there already are not made again.
         config: Name of a recipe, or path of a YAML file.
         set: "key=value", as after --set; these win over options.
-        options: model, device, dtype, batch_size, tile_size, stride, overlap, blend,
-            blend_space, resolution, bands, scale, nodata, root, aoi, bbox, workers,
-            scheduler, overwrite, confidence, polygons, exclude, min_area, simplify.
+        options: model, device, dtype, batch_size, tta, tile_size, stride, overlap,
+            blend, blend_space, resolution, bands, scale, nodata, root, aoi, bbox,
+            workers, scheduler, overwrite, confidence, polygons, save_scores, exclude,
+            min_area, simplify.
 
     Returns:
         One record a scene, in the order given: folder, tiles, and pixels, polygons

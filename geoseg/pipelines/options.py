@@ -27,6 +27,7 @@ class SegmentOptions(TypedDict, total=False):
     device: str | None
     dtype: Dtype | None
     batch_size: int | None
+    tta: bool | None
     tile_size: int | None
     stride: int | None
     overlap: int | None
@@ -44,6 +45,7 @@ class SegmentOptions(TypedDict, total=False):
     overwrite: bool | None
     confidence: bool | None
     polygons: bool | None
+    save_scores: bool | None
     exclude: Sequence[str | int] | None
     min_area: float | None
     simplify: float | None
@@ -54,6 +56,7 @@ KEYS: Mapping[str, str] = {
     "device": "model.device",
     "dtype": "model.dtype",
     "batch_size": "model.batch_size",
+    "tta": "model.tta",
     "tile_size": "tiling.tile_size",
     "stride": "tiling.stride",
     "overlap": "tiling.overlap",
@@ -71,6 +74,7 @@ KEYS: Mapping[str, str] = {
     "overwrite": "output.overwrite",
     "confidence": "output.confidence",
     "polygons": "output.polygons",
+    "save_scores": "output.save_scores",
     "exclude": "output.exclude",
     "min_area": "output.min_area",
     "simplify": "output.simplify",

@@ -48,6 +48,8 @@ class ModelConfig:
     """Threads of one worker's model."""
     compile: bool = False
     """Use `torch.compile`."""
+    tta: bool = False
+    """Average over flipped tiles, at four times the cost."""
 
     def __post_init__(self) -> None:
         """Check ranges.
@@ -111,6 +113,8 @@ class OutputConfig:
     """Write `confidence.tif`."""
     polygons: bool = True
     """Write `segments.gpkg`."""
+    save_scores: bool = False
+    """Write `scores.tif`."""
     exclude: tuple[str | int, ...] = ()
     """Ids or names of classes that get no polygons."""
     min_area: float = 0.0
@@ -326,6 +330,7 @@ def _model(config: SegmentConfig) -> tuple[PredictorConfig, ModelSpec]:
         batch_size=config.model.batch_size or default_batch_size(device),
         torch_threads=config.model.torch_threads,
         compile=config.model.compile,
+        tta=config.model.tta,
         imports=config.model.imports,
     )
     return predictor, spec

@@ -127,6 +127,7 @@ class Plan:
             "area": scene.aoi and hashlib.sha256(scene.aoi).hexdigest(),
             "confidence": config.output.confidence,
             "polygons": config.output.polygons,
+            "scores": config.output.save_scores,
             "exclude": sorted(self._excluded),
             "generalization": [config.output.min_area, config.output.simplify],
             # C3 promises identical bytes only where these are equal.
@@ -136,6 +137,7 @@ class Plan:
                 self.model.batch_size,
                 self.model.torch_threads,
                 self.model.compile,
+                self.model.tta,
                 # The reference rounds otherwise than the native operators.
                 LIBRARY.loaded,
             ],
@@ -170,6 +172,7 @@ class Plan:
             space=self.config.tiling.space,
             confidence=self.config.output.confidence,
             polygons=self.config.output.polygons,
+            scores=self.config.output.save_scores,
             excluded=self._excluded,
             generalization=self.config.output.generalization,
             provenance=(

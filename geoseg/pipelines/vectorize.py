@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,27 +14,33 @@ import numpy as np
 import numpy.typing as npt
 
 from geoseg import __version__
-from geoseg.errors import GeosegError, OutputError, SceneError, UsageError
+from geoseg.errors import (
+    GeosegError,
+    GeosegWarning,
+    SceneError,
+    UsageError,
+)
 from geoseg.finish import ClassSummary, vector_settings
 from geoseg.generalizing import Generalization, generalize
 from geoseg.grid import Window
+from geoseg.io.atomic import work_folder
 from geoseg.io.class_raster import (
     ClassRaster,
     ClassReader,
     check_same_grid,
     count_values,
+    hidden_pixels,
     open_class_raster,
+    strips,
 )
 from geoseg.io.class_table import read_class_table
-from geoseg.io.vector import SUFFIXES, ClassTotal, write_segments
+from geoseg.io.vector import ClassTotal, write_segments
 from geoseg.pipelines.vectorize_classes import (
+    ClassChooser,
+    Classes,
     Coding,
-    classes_of_table,
-    classes_of_values,
-    excluded_ids,
-    unknown_values,
-    without,
 )
+from geoseg.pipelines.vectorize_output import check_not_a_source, choose_output
 from geoseg.vectorize import (
     PolygonBatch,
     default_threads,
@@ -109,6 +114,10 @@ class _UnknownValuesError(Exception):
     """The raster holds values of no known class; carries nothing."""
 
 
+class _NoPercentError(Exception):
+    """Pixels of a class have no confidence; carries nothing."""
+
+
 def run(config: VectorizeConfig, listener: Listener | None = None) -> VectorizeResult:
     """Turn a class raster into polygons; the file appears when it is whole.
 
@@ -125,10 +134,16 @@ def run(config: VectorizeConfig, listener: Listener | None = None) -> VectorizeR
     """
     started = time.perf_counter()
     listener = listener or Listener()
-    out = _output(config)
+    out = choose_output(
+        config.out,
+        config.raster,
+        {"confidence": config.confidence, "class table": config.classes},
+        overwrite=config.overwrite,
+    )
     job = _Job(config, out, listener)
     try:
-        totals = job.run()
+        with _warnings_noted(listener):
+            totals = job.run()
     except GeosegError:
         raise
     except OSError as error:
@@ -149,6 +164,17 @@ def run(config: VectorizeConfig, listener: Listener | None = None) -> VectorizeR
     return VectorizeResult(out, summaries, time.perf_counter() - started)
 
 
+@contextmanager
+def _warnings_noted(listener: Listener) -> Iterator[None]:
+    """Tell the listener of warnings once the block has ended well."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", GeosegWarning)
+        yield
+    for warning in caught:
+        if issubclass(warning.category, GeosegWarning):
+            listener.note(str(warning.message))
+
+
 class _Job:
     """One raster on its way to polygons."""
 
@@ -160,44 +186,54 @@ class _Job:
         )
         self.confidence = self._open_confidence()
         for raster in filter(None, (self.raster, self.confidence)):
-            _check_kept(raster, out)
+            check_not_a_source(out, raster)
         config.generalization.check(self.raster.grid)
         if self.raster.grid.crs is None:
             listener.note(
                 f"{self.raster.path} has no CRS or no transform, so areas are unknown; "
                 f"{self.raster.hint}"
             )
-        legend = self.raster.legend
-        if rows is not None:
-            self.classes = classes_of_table(rows, legend)
-        elif legend.names:
-            self.classes = classes_of_values(legend.names, legend)
-        else:
-            self.classes = classes_of_values(self._count(), legend)
-        self._exclude()
+        self._chooser = ClassChooser(self.raster, config.classes, rows, config.exclude)
+        self.classes = self._chooser.declared() or self._of_values()
 
     def run(self) -> dict[int, ClassTotal]:
         """Trace and write; return totals by class."""
         try:
+            return self._write_known()
+        except _NoPercentError:
+            raise self._no_percent() from None
+
+    def _write_known(self) -> dict[int, ClassTotal]:
+        """Write; look for classes if the declared ones turn out not to be all."""
+        try:
             return self._write()
         except _UnknownValuesError:
-            counts = self._count()
-        if self.config.classes is not None:
-            table = self.config.classes
-            raise unknown_values(self.raster, counts, self.classes, table)
-        # The file has names for some values only.
-        legend = self.raster.legend
-        self.classes = classes_of_values({*legend.names, *counts}, legend)
-        self._exclude()
+            self.classes = self._of_values()
         return self._write()
 
-    def _exclude(self) -> None:
-        excluded = excluded_ids(self.classes.infos, self.config.exclude)
-        self.classes = without(self.classes, excluded)
+    def _of_values(self) -> Classes:
+        return self._chooser.of_values(self._count())
 
     def _count(self) -> dict[int, int]:
         self.listener.begun("Looking for classes", self.raster.grid.height)
         return count_values(self.raster, self.listener.rows_done)
+
+    def _no_percent(self) -> SceneError:
+        """Count the pixels of classes without confidence, and say so."""
+        assert self.confidence is not None
+        coding, missing = Coding(self.raster, self.classes), 0
+        self.listener.begun("Looking for confidence", self.raster.grid.height)
+        with ClassReader(self.raster) as raster, ClassReader(self.confidence) as other:
+            for window in strips(self.raster):
+                seen = coding.visible(coding.encode(*raster.read(window)))
+                hidden = hidden_pixels(self.confidence, *other.read(window))
+                missing += int((hidden & seen).sum())
+                self.listener.rows_done(window.height)
+        return SceneError(
+            f"the confidence {self.confidence.path} is nodata for {missing:,} pixels "
+            "of classes, so the mean of their polygons is unknown; fill it, for "
+            "example with gdal_fillnodata, or leave --confidence out"
+        )
 
     def _open_confidence(self) -> ClassRaster | None:
         if self.config.confidence is None:
@@ -212,9 +248,7 @@ class _Job:
         self.listener.begun("Vectorizing", raster.grid.height)
         with (
             # Beside the output: memory disks are small, and this one must have room.
-            tempfile.TemporaryDirectory(
-                prefix=f".{self.out.stem}-spill-", dir=self.out.parent
-            ) as folder,
+            work_folder(self.out) as folder,
             _Readers(raster, self.confidence, coding, self.listener) as readers,
             closing(
                 trace_bands(
@@ -222,7 +256,7 @@ class _Job:
                     raster.grid.whole,
                     height=raster.rows,
                     transform=raster.grid.transform,
-                    spill=Path(folder),
+                    spill=folder,
                     threads=config.threads or default_threads(),
                     nodata=coding.hidden,
                     classes=coding.classes,
@@ -232,12 +266,13 @@ class _Job:
             known = _known(traced, coding.unknown)
             return write_segments(
                 self.out,
-                generalize(known, config.generalization, raster.grid, Path(folder)),
+                generalize(known, config.generalization, raster.grid, folder),
                 grid=raster.grid,
                 classes=self.classes.infos,
                 scene_id=raster.tags.get("scene_id") or Path(raster.path).stem,
                 provenance=self._provenance(),
                 with_confidence=self.confidence is not None,
+                work=folder,
             )
 
     def _provenance(self) -> dict[str, str]:
@@ -286,18 +321,27 @@ class _Readers:
         encoded = self._coding.encode(values, shown)
         percents = None
         if len(self._rasters) > 1:
-            percents, _ = self._own.readers[1].read(window)
-            self._check(percents, encoded)
+            percents, known = self._own.readers[1].read(window)
+            self._check(percents, known, encoded)
         self._listener.rows_done(window.height)
         return encoded, percents
 
-    def _check(self, percents: Bytes, encoded: Bytes) -> None:
-        wrong = percents > 100
-        if wrong.any() and (wrong & self._coding.visible(encoded)).any():
+    def _check(
+        self, percents: Bytes, known: npt.NDArray[np.bool_] | None, encoded: Bytes
+    ) -> None:
+        # The tracer sums a byte of all pixels of a polygon: none can be left out.
+        hidden = hidden_pixels(self._rasters[1], percents, known)
+        if self._has_polygons(hidden, encoded):
+            raise _NoPercentError
+        if self._has_polygons(percents > 100, encoded):
             raise SceneError(
                 f"the confidence {self._rasters[1].path} has values above 100 where "
                 "there are classes; give percents, 0 to 100"
             )
+
+    def _has_polygons(self, pixels: npt.NDArray[np.bool_], encoded: Bytes) -> bool:
+        """Tell whether any of some pixels gets a polygon."""
+        return bool(pixels.any() and (pixels & self._coding.visible(encoded)).any())
 
 
 def _known(batches: Iterable[PolygonBatch], unknown: int) -> Iterator[PolygonBatch]:
@@ -306,54 +350,3 @@ def _known(batches: Iterable[PolygonBatch], unknown: int) -> Iterator[PolygonBat
         if (batch.class_id == unknown).any():
             raise _UnknownValuesError
         yield batch
-
-
-def _check_kept(raster: ClassRaster, out: Path) -> None:
-    """Refuse to replace what a raster is read from, a VRT's source, say."""
-    for name in raster.files:
-        if out.exists() and Path(name).exists() and out.samefile(name):
-            raise OutputError(
-                f"{raster.path} is read from {out}; choose another -o, or it would be "
-                "lost"
-            )
-
-
-def _output(config: VectorizeConfig) -> Path:
-    """Return where polygons go.
-
-    Raises:
-        UsageError: Nothing can or may be written there.
-    """
-    out = config.out or Path(config.raster).with_suffix(SUFFIXES[0])
-    if out.suffix.lower() not in SUFFIXES:
-        raise UsageError(
-            f"{out} does not tell a format; end -o in {', '.join(SUFFIXES[:-1])} or "
-            f"{SUFFIXES[-1]}"
-        )
-    if not out.parent.is_dir():
-        raise OutputError(
-            f"there is no folder {out.parent} to write {out.name} to; make it, or "
-            "choose another -o"
-        )
-    inputs = {"raster": config.raster, "confidence": config.confidence}
-    for what, path in {**inputs, "class table": config.classes}.items():
-        both = path is not None and out.exists() and Path(path).exists()
-        if both and out.samefile(str(path)):
-            raise OutputError(
-                f"{out} is the {what} itself; choose another -o, or it would be lost"
-            )
-    if out.is_dir():
-        raise OutputError(f"{out} is a folder; name a file with -o")
-    # The style of a format that holds none lies beside it.
-    for file in {
-        out,
-        out if out.suffix.lower() == ".gpkg" else out.with_suffix(".qml"),
-    }:
-        if file.exists() and not config.overwrite:
-            raise OutputError(
-                f"{file} is there already; pass --overwrite to replace it, or choose "
-                "another -o"
-            )
-    if not os.access(out.parent, os.W_OK):
-        raise OutputError(f"{out.parent} cannot be written to; choose another -o")
-    return out

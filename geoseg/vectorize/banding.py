@@ -147,7 +147,7 @@ class _Ahead:
             self._held[index] = SavedPart(self._path(index))
 
     def _path(self, index: int) -> Path:
-        return self._folder / f"{index}.npz"
+        return self._folder / f"{index}.part"
 
 
 class _Band:

@@ -15,7 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from affine import Affine
 
-from geoseg.errors import OperatorError, VectorizeError
+from geoseg._plain_c import open_library
+from geoseg.errors import VectorizeError
 from geoseg.grid import Window
 from geoseg.vectorize.batch import DTYPES, PolygonBatch
 from geoseg.vectorize.parts import TABLES, Tables
@@ -91,28 +92,14 @@ def library() -> ctypes.CDLL | None:
         OperatorError: GEOSEG_OPS asks for what is not there, or the library is older
             than this file.
     """
-    # Not above: the scheduler imports this package, and needs no torch.
-    from geoseg.ops import LIBRARY
-    from geoseg.ops._library import LIBRARY as PATH
-
-    if not LIBRARY.loaded:
-        return None
-    loaded = ctypes.CDLL(str(PATH))
-    missing = [name for name in _ARGUMENTS if not hasattr(loaded, name)]
-    if missing:
-        raise OperatorError(
-            f"{PATH} is of another version of geoseg and lacks {missing[0]}; install "
-            "geoseg again"
-        )
-    loaded.geoseg_error.restype = ctypes.c_char_p
-    loaded.geoseg_tracer_take.restype = Pointer
-    loaded.geoseg_join_take.restype = Pointer
-    for name, arguments in _ARGUMENTS.items():
-        getattr(loaded, name).argtypes = arguments
+    loaded = open_library(_ARGUMENTS)
+    if loaded is not None:
+        loaded.geoseg_tracer_take.restype = Pointer
+        loaded.geoseg_join_take.restype = Pointer
     return loaded
 
 
-_ARGUMENTS = {
+_ARGUMENTS: dict[str, list[Any]] = {
     "geoseg_tracer_new": [Pointer, ctypes.c_char_p, Pointer],
     "geoseg_tracer_feed": [Pointer, Pointer, Pointer, Int64, Pointer],
     "geoseg_tracer_finish": [Pointer],

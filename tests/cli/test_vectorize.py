@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import time
+import xml.etree.ElementTree as ET
 from contextlib import closing
 from pathlib import Path
 
@@ -43,6 +45,19 @@ def test_polygons_are_exact_in_every_format(tmp_path: Path, suffix: str) -> None
     table = read_polygons(out)
     assert table.crs == "EPSG:32631"
     assert set(table.scene_id) == {"classes"}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_style_is_where_the_help_says(tmp_path: Path, suffix: str) -> None:
+    text = " ".join(geoseg("vectorize", "--help").stdout.split())
+    assert "A .gpkg holds its QGIS style; for the others a .qml is written" in text
+    raster = write_own(tmp_path / "classes.tif", class_mask(30))
+    vectorized(raster, tmp_path / f"out{suffix}")
+    style = tmp_path / "out.qml"
+    assert style.exists() == (suffix != ".gpkg")
+    if style.exists():
+        labels = [entry.get("label") for entry in ET.parse(style).iter("category")]
+        assert labels == [info.name for info in LEGEND]
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -112,6 +127,28 @@ def test_threads_change_no_byte(
         vectorized(raster, tmp_path / "b.gpkg", *given, "--threads", threads)
     )
     assert found == expected
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_two_runs_give_the_same_bytes(tmp_path: Path, suffix: str) -> None:
+    raster = write_own(tmp_path / "classes.tif", class_mask())
+    out = tmp_path / f"out{suffix}"
+    first = vectorized(raster, out).read_bytes()
+    time.sleep(1.1)  # Times in files have seconds.
+    assert vectorized(raster, out, "--overwrite").read_bytes() == first
+
+
+def test_no_time_in_a_geopackage_is_the_clocks(tmp_path: Path) -> None:
+    raster = write_own(tmp_path / "classes.tif", class_mask(30))
+    out = vectorized(raster, tmp_path / "out.gpkg")
+    query = (
+        "SELECT last_change FROM gpkg_contents UNION "
+        "SELECT timestamp FROM gpkg_metadata_reference UNION "
+        "SELECT update_time FROM layer_styles"
+    )
+    with closing(sqlite3.connect(out)) as connection:
+        times = connection.execute(query).fetchall()
+    assert times == [("1970-01-01T00:00:00.000Z",)]
 
 
 def test_confidence_is_the_mean_of_the_pixels(tmp_path: Path) -> None:

@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import stat
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import rasterio
-import rasterio.shutil
 from affine import Affine
 from class_rasters import class_mask, rows_of, write_classes
-from commands import geoseg
-from rasterio.vrt import WarpedVRT
+from commands import geoseg, refused
 from rasters import NORTH_UP, write_raster
 
+from geoseg.errors import UsageError
+from geoseg.pipelines.vectorize import VectorizeConfig, run
 from geoseg.types import NODATA
-
-
-def refused(*arguments: object, code: int = 2) -> str:
-    """Run the command, which must be refused in one line, and return it."""
-    result = geoseg("vectorize", *arguments)
-    assert result.exit_code == code, result.stderr
-    assert result.stderr.startswith("Error: "), result.stderr
-    assert result.stderr.count("\n") == 1
-    assert result.stdout == ""
-    return result.stderr
 
 
 @pytest.fixture
@@ -69,6 +57,19 @@ def test_areas_without_a_crs(tmp_path: Path) -> None:
     message = refused(path, "--min-area", 3, code=1)
     assert "areas are unknown without a CRS" in message
     assert "gdal_edit -a_srs" in message
+
+
+def test_a_crs_that_proj_cannot_use(tmp_path: Path) -> None:
+    crs = (
+        'PROJCS["odd",GEOGCS["g",DATUM["d",SPHEROID["s",6378137,0]],'
+        'PRIMEM["Greenwich",0],UNIT["degree",0.0174532925199433]],'
+        'PROJECTION["No_Such_Projection"],UNIT["metre",1]]'
+    )
+    path = write_classes(tmp_path / "c.tif", class_mask(20), crs=crs)
+    message = refused(path, code=1)
+    assert "areas cannot be measured in the CRS" in message
+    assert "gdal_edit -a_srs" in message
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_class_to_exclude_that_is_not_there(raster: Path) -> None:
@@ -127,64 +128,62 @@ def test_confidence_that_is_no_percent(raster: Path) -> None:
     assert "has values above 100 where there are classes" in message
 
 
-def test_where_polygons_cannot_go(raster: Path, tmp_path: Path) -> None:
-    assert "end -o in .gpkg, .fgb or .parquet" in refused(raster, "-o", "out.shp")
-    assert "end -o in" in refused(raster, "-o", tmp_path / "out")
-    missing = tmp_path / "no" / "such" / "out.gpkg"
-    assert f"there is no folder {missing.parent}" in refused(raster, "-o", missing)
-    (tmp_path / "d.gpkg").mkdir()
-    folder = refused(raster, "-o", tmp_path / "d.gpkg", "--overwrite")
-    assert "is a folder; name a file" in folder
-    assert not missing.parent.exists()
+@pytest.mark.parametrize("threads", [1, 2])
+def test_confidence_that_is_unknown_within_classes(
+    raster: Path, tmp_path: Path, threads: int
+) -> None:
+    mask = class_mask(40)
+    percents = np.full(mask.shape, 50, np.uint8)
+    percents[mask == NODATA] = 7
+    hidden = np.ones(mask.shape, np.bool_)
+    hidden[20:25, 30:33] = False
+    lacking = int((~hidden & (mask != NODATA)).sum())
+    assert lacking
+    percents[~hidden] = 7
+    for name, given in (
+        ("value", {"nodata": 7}),
+        ("alpha", {"alpha": hidden}),
+        ("mask", {"mask": hidden}),
+        ("list", {"tags": {"NODATA_VALUES": "7"}}),
+    ):
+        path = write_raster(tmp_path / f"{name}.tif", percents, **given)
+        message = refused(raster, "--confidence", path, "--threads", threads, code=1)
+        assert f"{path} is nodata for {lacking:,} pixels of classes" in message
+        assert "fill it" in message
+    assert not (tmp_path / "classes.gpkg").exists()
 
 
-def test_a_style_that_is_there_is_replaced_on_request_only(
+def test_confidence_that_is_unknown_elsewhere_is_fine(
     raster: Path, tmp_path: Path
 ) -> None:
-    style = tmp_path / "out.qml"
-    style.write_text("mine")
-    for suffix in (".fgb", ".parquet"):
-        message = refused(raster, "-o", tmp_path / f"out{suffix}")
-        assert f"{style} is there already" in message
-    assert style.read_text() == "mine"
+    """Where there are no classes, or none that get polygons."""
+    mask = class_mask(40)
+    percents = np.where((mask == NODATA) | (mask == 2), 7, 50).astype(np.uint8)
+    path = write_raster(tmp_path / "p.tif", percents, nodata=7)
+    given = ["--confidence", path, "--exclude", 2]
+    assert geoseg("vectorize", raster, *given).exit_code == 0
+    assert {row[3] for row in rows_of(tmp_path / "classes.gpkg")} == {50.0}
 
 
-def test_inputs_are_never_replaced(raster: Path, tmp_path: Path) -> None:
-    link = tmp_path / "link.gpkg"
-    link.symlink_to(raster)
-    before = raster.read_bytes()
-    message = refused(raster, "-o", link, "--overwrite")
-    assert "is the raster itself" in message
-    source = tmp_path / "source.gpkg"
-    source.write_bytes(before)
-    with rasterio.open(source) as dataset, WarpedVRT(dataset) as warped:
-        rasterio.shutil.copy(warped, tmp_path / "view.vrt", driver="VRT")
-    message = refused(tmp_path / "view.vrt", "-o", source, "--overwrite")
-    assert f"is read from {source}" in message
-    assert source.read_bytes() == before
-    assert raster.read_bytes() == before
+@pytest.mark.parametrize("name", ["", ".", "/"])
+def test_names_of_no_file(raster: Path, tmp_path: Path, name: str) -> None:
+    out = tmp_path / "o.gpkg"
+    for given in ([name], [name, "-o", out], [raster, "-o", out, "--confidence", name]):
+        assert f"{name!r} names no file; give the file of the" in refused(*given)
 
 
-def test_what_is_there_is_replaced_on_request_only(
-    raster: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "out.gpkg"
-    out.write_text("mine")
-    message = refused(raster, "-o", out)
-    assert "is there already; pass --overwrite" in message
-    assert out.read_text() == "mine"
-    assert geoseg("vectorize", raster, "-o", out, "--overwrite").exit_code == 0
-    assert len(rows_of(out)) > 5
-
-
-def test_a_folder_that_cannot_be_written_to(raster: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "locked"
-    folder.mkdir()
-    folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
-    if os.access(folder, os.W_OK):
-        folder = Path("/proc")  # to root every folder of a disk is open
-    message = refused(raster, "-o", folder / "out.gpkg", code=2 if os.getuid() else 1)
-    assert "cannot be written" in message
+def test_null_characters_in_names_of_files(raster: Path, tmp_path: Path) -> None:
+    """No shell can pass them, but a program can."""
+    whole = VectorizeConfig(str(raster), tmp_path / "o.gpkg")
+    for config in (
+        replace(whole, raster="a\0"),
+        replace(whole, confidence="\0"),
+        replace(whole, classes=Path("a\0")),
+        replace(whole, out=tmp_path / "a\0.gpkg"),
+    ):
+        with pytest.raises(UsageError, match=r"null character|cannot write to it"):
+            run(config)
+    assert list(tmp_path.iterdir()) == [raster]
 
 
 def test_files_that_are_no_rasters(tmp_path: Path) -> None:
@@ -224,15 +223,8 @@ def test_a_raster_cut_short_leaves_nothing(tmp_path: Path, threads: int) -> None
     assert {file.name for file in tmp_path.iterdir()} == {"c.tif", "t.csv"}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
-)
-def test_an_interrupted_run_leaves_nothing(
-    tmp_path: Path, number: signal.Signals, code: int
-) -> None:
-    mask = np.random.default_rng(0).integers(0, 4, (4000, 4000)).astype(np.uint8)
-    path = write_classes(tmp_path / "c.tif", mask, nodata=NODATA)
+def interrupted(path: Path, number: signal.Signals) -> tuple[int, str]:
+    """Run until polygons are traced, send a signal, and return code and stderr."""
     process = subprocess.Popen(
         [sys.executable, "-m", "geoseg", "vectorize", str(path)],
         stderr=subprocess.PIPE,
@@ -240,13 +232,41 @@ def test_an_interrupted_run_leaves_nothing(
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob(".c.geoseg-tmp-*")):
+    while not list(path.parent.glob(".c.gpkg.geoseg-work-*/*.gpkg")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
     time.sleep(0.5)
     process.send_signal(number)
     _, told = process.communicate(timeout=60)
-    assert process.returncode == code, told
-    assert "Error: interrupted; nothing was written" in told
+    return process.returncode, told
+
+
+def write_noise(path: Path) -> Path:
+    """Write what takes seconds to trace."""
+    mask = np.random.default_rng(0).integers(0, 4, (4000, 4000)).astype(np.uint8)
+    return write_classes(path, mask, nodata=NODATA)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_an_interrupted_run_leaves_nothing(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    found, told = interrupted(write_noise(tmp_path / "c.tif"), number)
+    assert found == code, told
+    assert "Error: interrupted; polygons appear whole or not at all" in told
     assert [file.name for file in tmp_path.iterdir()] == ["c.tif"]
+
+
+@pytest.mark.slow
+def test_what_a_killed_run_leaves_the_next_one_removes(tmp_path: Path) -> None:
+    path = write_noise(tmp_path / "c.tif")
+    code, _ = interrupted(path, signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 2, "a folder of temporary files"
+    write_classes(path, class_mask(40))
+    assert geoseg("vectorize", path).exit_code == 0
+    assert {file.name for file in tmp_path.iterdir()} == {"c.tif", "c.gpkg"}

@@ -126,6 +126,38 @@ def test_a_table_may_leave_names_to_the_raster_and_name_what_is_not_there(
     assert "77" in colors_of(out)
 
 
+def test_classes_of_a_table_that_the_raster_lacks_may_be_any(tmp_path: Path) -> None:
+    mask = class_mask(60)
+    raster = write_own(tmp_path / "classes.tif", mask)
+    ids = [*range(254), *range(1000, 1400)]
+    rows = "".join(f"{i},class of {i}\n" for i in ids)
+    (tmp_path / "t.csv").write_text(f"id,name\n{rows}{NODATA},none\n")
+    out = vectorized(raster, "--classes", tmp_path / "t.csv")
+    assert_exact(out, mask)
+    table = read_polygons(out)
+    assert set(table.class_name) == {f"class of {i}" for i in range(4)}
+    assert set(colors_of(out)) == {"0", "1", "2", "3"}
+
+
+def test_a_row_for_nodata_makes_no_class(tmp_path: Path) -> None:
+    mask = class_mask(60)
+    raster = write_own(tmp_path / "classes.tif", mask)
+    (tmp_path / "t.csv").write_text(f"id,name\n0,\n1,\n2,\n3,\n{NODATA},no data\n")
+    out = vectorized(raster, "--classes", tmp_path / "t.csv")
+    assert_exact(out, mask)
+    assert set(colors_of(out)) == {"0", "1", "2", "3"}
+
+
+def test_a_value_that_a_table_lacks_may_be_excluded(tmp_path: Path) -> None:
+    mask = class_mask(60)
+    raster = write_own(tmp_path / "classes.tif", mask)
+    (tmp_path / "t.csv").write_text("id,name,into\n0,2,\n1,land,\n3,,1\n")
+    given = ["--classes", tmp_path / "t.csv", "--exclude", "2"]
+    mask[mask == 2] = NODATA
+    mask[mask == 3] = 1
+    assert_exact(vectorized(raster, *given), mask)
+
+
 def test_excluding_comes_after_merging(tmp_path: Path) -> None:
     mask = class_mask(60)
     raster = write_own(tmp_path / "classes.tif", mask)
@@ -188,6 +220,42 @@ def test_a_raster_without_legend_gets_distinct_colours(tmp_path: Path) -> None:
     assert len(set(colors.values())) > 250
 
 
+AS_WRITTEN = {
+    "t.csv": "\ufeff\r\rid,name,color,\r0,2020-13-45,,\r,,,\r1.0,no,,,,\r"
+    '2,"1_0, or ten",,\r3,\U0001f333,,\r',
+    "t.yaml": "- {id: 0, name: 2020-13-45, color: null}\n- {id: 1.0, name: no}\n"
+    "- {id: 2, name: '1_0, or ten'}\n- {id: 3, name: \U0001f333, into: ~}\n",
+    "t.json": r"""[{"id": 0, "name": "2020-13-45", "color": null},
+    {"id": 1.0, "name": "no"}, {"id": 2, "name": "1_0, or ten"},
+    {"id": 3, "name": "\ud83c\udf33", "into": null}]""",
+}
+
+
+@pytest.mark.parametrize("name", AS_WRITTEN)
+def test_names_are_as_they_are_written(tmp_path: Path, name: str) -> None:
+    mask = class_mask(60)
+    raster = write_own(tmp_path / "classes.tif", mask)
+    (tmp_path / name).write_bytes(AS_WRITTEN[name].encode())
+    out = vectorized(raster, "--classes", tmp_path / name)
+    assert_exact(out, mask)
+    table = read_polygons(out)
+    assert dict(zip(table.class_id, table.class_name, strict=True)) == {
+        0: "2020-13-45",
+        1: "no",
+        2: "1_0, or ten",
+        3: "\U0001f333",
+    }
+
+
+def test_names_in_yaml_may_begin_like_null(tmp_path: Path) -> None:
+    raster = write_own(tmp_path / "classes.tif", class_mask(60))
+    names = {0: "Nullarbor plain", 1: "~5 m trees", 2: "null data", 3: "nullah"}
+    rows = "".join(f"- {{id: {i}, name: {name}}}\n" for i, name in names.items())
+    (tmp_path / "t.yaml").write_text(rows)
+    table = read_polygons(vectorized(raster, "--classes", tmp_path / "t.yaml"))
+    assert dict(zip(table.class_id, table.class_name, strict=True)) == names
+
+
 BAD = {
     "id,name\n1,a\n1,b\n": "has class 1 twice; keep one row",
     "name\na\n": "the id is missing",
@@ -204,14 +272,25 @@ BAD = {
     "id,color\n1,1 2 300\n": "write it as",
     'id,name\n1,"a\n': "is not well-formed",
     "id\n": "is empty; give it a row a class",
-    "id\n400\n": "there are others: 400; give each such id another one",
+    'id,"name\n1,a\n': "is not well-formed",
+    "id,name,Name\n1,a,b\n": "has the column 'name' twice; remove one",
+    "id,name\n1,oak, ash\n": "line 2: there are 3 cells under 2 titles; put quotes",
+    "id\n1_0\n": "id is '1_0'; use a whole number",
+    "id\n\u0661\n": "id is '\u0661'; use a whole number",
+    "id\nnan\n": "id is 'nan'; use a whole number",
+    "id,color\n1,1_0 2 3\n": "color is '1_0 2 3'; write it as",
+    "id,name\n1,a\n2,b\x01\n": "line 3: name holds the character U+0001, which no "
+    "style may hold; remove it",
+    "id,name\n1,\uffff\n": "line 2: name holds the character U+FFFF",
+    "id\n" + "1\n" * 1_100_000: "is larger than 2 MB; give a table with one row",
+    "id,into\n400,1\n": "t.csv does not name: 0 (",
 }
 
 
-@pytest.mark.parametrize("text", BAD)
+@pytest.mark.parametrize("text", BAD, ids=range(len(BAD)))
 def test_a_wrong_table_is_told_in_one_line(tmp_path: Path, text: str) -> None:
     raster = write_own(tmp_path / "classes.tif", class_mask(20))
-    (tmp_path / "t.csv").write_text(text)
+    (tmp_path / "t.csv").write_text(text, encoding="utf-8")
     result = geoseg("vectorize", raster, "--classes", tmp_path / "t.csv")
     assert result.exit_code == 2
     assert BAD[text] in result.stderr
@@ -223,12 +302,26 @@ def test_a_wrong_table_is_told_in_one_line(tmp_path: Path, text: str) -> None:
     ("name", "content", "message"),
     [
         ("t.yaml", b"classes: 3", "holds no list of classes"),
-        ("t.yaml", b"classes: [3]", "class number 1: 3 is no class"),
-        ("t.yaml", b"classes: [{id: 1.5}]", "id is 1.5; use a whole number"),
-        ("t.yaml", b"classes: [{id: true}]", "id is True; use a whole number"),
+        ("t.yaml", b"classes: [3]", "class number 1: '3' is no class"),
+        ("t.yaml", b"classes: [{id: 1.5}]", "id is '1.5'; use a whole number"),
+        ("t.yaml", b"classes: [{id: true}]", "id is 'true'; use a whole number"),
+        ("t.yaml", b"classes: [{id: !!int abc}]", "id is 'abc'; use a whole number"),
+        ("t.yaml", b"- id: 1\n  color: #4a90d2", "color is ''; write it as '#4a90d2'"),
+        ("t.yaml", b"- {id: 1, id: 2}", "a key is there twice"),
         ("t.yaml", b"a: [", "is not well-formed"),
+        ("t.yaml", b'- "\\UFFFFFFFF"', "is not well-formed"),
+        ("t.yaml", b"[" * 5000, "is nested too deeply; write a list of classes"),
+        ("t.json", b"[" * 100_000, "is nested too deeply; write a list of classes"),
+        ("t.json", b"[{'id': 1}]", "is not well-formed"),
+        ("t.json", b'[{"id": true}]', "id is True; use a whole number"),
+        ("t.json", b'[{"id": 1, "id": 2}]', "'id' is twice in one object"),
+        ("t.json", b'[{"id": NaN}]', "id is 'NaN'; use a whole number"),
+        ("t.json", b'[{"id": 1e999}]', "id is '1e999'; use a whole number"),
+        ("t.json", b'[{"id": 1, "name": [1]}]', "name is ['1']; write text"),
+        ("t.json", b'[{"id": 1, "name": "\\ud83c"}]', "the character U+D83C, which"),
         ("t.xml", b"<a/>", "is no .csv, .yaml or .json file"),
-        ("t.csv", b"id\n\xff\n", "it is no UTF-8 text"),
+        ("t.csv", b"id\n\xff\n", "it is no UTF-8 text; save it as UTF-8"),
+        ("t.csv", "id\n1\n".encode("utf-16"), "it is no UTF-8 text"),
         (None, b"", "cannot be read: No such file"),
     ],
 )

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from geoseg.io.atomic import atomic_path, publish, remove_leftovers
+from geoseg.io.atomic import atomic_path, publish, remove_leftovers, work_folder
 
 
 def test_a_file_appears_only_when_the_block_ends(tmp_path: Path) -> None:
@@ -77,3 +79,82 @@ def test_leftovers_of_a_killed_run_are_removed_and_nothing_else(tmp_path: Path) 
         assert not leftover.exists()
         temporary.write_text("whole")
     assert sorted(tmp_path.iterdir()) == sorted([*kept, final, tmp_path / "elsewhere"])
+
+
+HOLDING = """
+import sys
+from pathlib import Path
+from geoseg.io.atomic import work_folder
+
+with work_folder(Path(sys.argv[1])) as folder:
+    (folder / "spill").write_text("temporary")
+    print(folder, flush=True)
+    input()
+"""
+
+
+def holding(final: Path) -> tuple[subprocess.Popen[str], Path]:
+    """Start a process that needs a work folder until it gets a line."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDING, str(final)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    return process, Path(process.stdout.readline().rstrip())
+
+
+def test_work_folders_of_the_dead_are_removed_and_those_of_the_living_stay(
+    tmp_path: Path,
+) -> None:
+    final, other = tmp_path / "a[1].gpkg", tmp_path / "a[1].gpkg.gpkg"
+    (tmp_path / f".{final.name}.geoseg-work-file").write_text("no folder")
+    killed, dead = holding(final)
+    living, held = holding(final)
+    elsewhere, foreign = holding(other)
+    for process in (killed, elsewhere):
+        process.kill()
+        process.communicate()
+    assert (dead / "spill").exists()
+    with work_folder(final) as folder:
+        (folder / "spill").write_text("temporary")
+        assert folder.parent == tmp_path
+        assert not dead.exists()
+        assert (held / "spill").exists()
+        assert (foreign / "spill").exists(), "that is of another file"
+    assert not folder.exists()
+    living.communicate("\n")
+    assert living.returncode == 0
+    assert not held.exists()
+
+
+RACING = """
+import sys
+from pathlib import Path
+from geoseg.io.atomic import work_folder
+
+for _ in range(1500):
+    with work_folder(Path(sys.argv[1])) as folder:
+        (folder / "spill").write_text("temporary")
+"""
+
+
+def test_many_may_begin_to_write_the_same_file_at_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", RACING, str(tmp_path / "a.gpkg")]
+    racing = [
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)
+    ]
+    assert [process.communicate()[1] for process in racing] == [""] * 4
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_are_made_in_a_work_folder_and_named_outside(tmp_path: Path) -> None:
+    final = tmp_path / "a.fgb"
+    with work_folder(final) as folder:
+        with atomic_path(final, folder) as temporary:
+            temporary.write_text("whole")
+            assert temporary.parent == folder
+        remove_leftovers(tmp_path)
+        assert folder.exists(), "it is not of `segment`"
+    assert list(tmp_path.iterdir()) == [final]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import _thread
 import signal
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -121,4 +122,29 @@ def test_an_interrupt_while_the_writer_is_slow_ends_it(
     with pytest.raises(KeyboardInterrupt):
         run_beside(iter(range(100_000)), use, capacity=1)
     assert told.is_set()
+    assert not threads()
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+@pytest.mark.parametrize("endless", [True, False])
+def test_interrupts_do_not_leave_the_writer_behind(
+    times: int, endless: bool, request: pytest.FixtureRequest
+) -> None:
+    """Interrupted before the last item, or while only the writer is still at work."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+    main, written = threading.main_thread().ident, threading.Event()
+    assert main is not None
+
+    def use(numbers: Iterator[int]) -> None:
+        next(numbers)
+        for _ in range(times):
+            time.sleep(0.1)  # The other thread waits for this one by now.
+            signal.pthread_kill(main, signal.SIGINT)  # Wakes it from its waiting.
+        time.sleep(0.2)
+        written.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        run_beside(iter(range(100_000 if endless else 1)), use, capacity=1)
+    assert written.is_set()
     assert not threads()

@@ -57,7 +57,7 @@ def write_parts(
     """Write a file for each window."""
     parts = [Part(folder / f"{i}.tif", window) for i, window in enumerate(windows)]
     for part in parts:
-        write_scratch(part.path, mask[part.window.slices])
+        write_scratch(part.path, mask[part.window.slices], packed=True)
     return parts
 
 
@@ -209,7 +209,7 @@ def test_a_failed_copy_keeps_the_old_mask_and_leaves_nothing(
     monkeypatch.setattr(cog, "publish", fail)
     part = Part(tmp_path / "work" / "part.tif", Window(0, 0, *mask.shape))
     part.path.parent.mkdir()
-    write_scratch(part.path, mask)
+    write_scratch(part.path, mask, packed=True)
     with pytest.raises(OSError, match="no space"):
         write_cog(
             [part],

@@ -77,7 +77,9 @@ def test_overviews_are_those_of_the_whole_raster(
     paths = [tmp_path / f"{level}.tif" for level in range(len(shapes))]
     step = 2 * BLOCK_ROWS
     rows = (pixels[row : row + step] for row in range(0, shape[0], step))
-    write_overviews(rows, zip(paths, shapes, strict=True), halve=rule, nodata=255)
+    write_overviews(
+        rows, zip(paths, shapes, strict=True), halve=rule, nodata=255, packed=True
+    )
     whole = pixels
     for path, size in zip(paths, shapes, strict=True):
         whole = expected(whole, 255, rule)

@@ -135,6 +135,29 @@ def test_one_band_at_nodata_does_not_hide_a_pixel(tmp_path: Path) -> None:
     assert not read(alone).valid.any(), "every band in use is nodata"
 
 
+def test_a_list_of_nodata_values_hides_until_another_one_is_given(
+    tmp_path: Path,
+) -> None:
+    pixels = noise()
+    pixels[:, ~hole()] = np.array([1, 2, 3], np.uint8)[:, None]
+    pixels[:, 5, 6] = (1, 2, 4)
+    path = write_raster(tmp_path / "a.tif", pixels, tags={"NODATA_VALUES": "1 2 3"})
+    assert (read(open_scene(path, rgb_spec())).valid == hole()).all()
+    given = open_scene(path, rgb_spec(), nodata=0)
+    assert read(given).valid.all()
+
+
+def test_alpha_beside_a_mask_and_a_nodata_value_counts(tmp_path: Path) -> None:
+    pixels, alpha, mask = noise(), hole(), np.ones((HEIGHT, WIDTH), np.bool_)
+    mask[5, 6:9] = False
+    pixels[:, 7, 8] = 0
+    path = write_raster(tmp_path / "a.tif", pixels, alpha=alpha, mask=mask)
+    valid = alpha & mask
+    assert (read(open_scene(path, rgb_spec())).valid == valid).all()
+    valid[7, 8] = False
+    assert (read(open_scene(path, rgb_spec(), nodata=0)).valid == valid).all()
+
+
 def test_nodata_given_replaces_the_nodata_of_the_file(tmp_path: Path) -> None:
     pixels = noise()
     pixels[:, 0] = 7

@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 
 from rasters import CLASSES
 
-from geoseg.io.style import hex_color, qml, sld
+from geoseg.io.style import hex_color, is_own_qml, qml, qml_file, sld
 
 
 def test_the_qgis_style_has_a_category_and_a_colour_for_each_class() -> None:
@@ -51,3 +51,11 @@ def test_the_sld_has_a_rule_for_each_class() -> None:
 
 def test_colours_are_six_hexadecimal_digits() -> None:
     assert hex_color((0, 10, 255)) == "000aff"
+
+
+def test_a_style_is_known_as_own_until_somebody_changes_it() -> None:
+    text = qml_file(CLASSES)
+    assert ET.fromstring(text).find("renderer-v2") is not None
+    assert is_own_qml(text)
+    for other in ("", "mine", qml(CLASSES), text.replace("water", "sea"), text + "\n"):
+        assert not is_own_qml(other)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pyogrio
 import pyproj
@@ -19,10 +21,10 @@ import shapely
 from class_masks import blobs, trace_whole
 from rasters import CLASSES, GRIDS, NORTH_UP, UTM
 
-from geoseg.errors import OutputError
+from geoseg.errors import FileOutputError, OutputError
 from geoseg.grid import Grid
-from geoseg.io import geoparquet
-from geoseg.io.style import qml
+from geoseg.io import geoparquet, vector
+from geoseg.io.style import qml_file
 from geoseg.io.vector import SUFFIXES, ClassTotal, write_segments
 from geoseg.vectorize import PolygonBatch
 
@@ -110,7 +112,7 @@ def test_every_format_holds_the_same(
     beside = [] if suffix == ".gpkg" else [path.with_suffix(".qml")]
     assert sorted(tmp_path.iterdir()) == sorted([path, *beside])
     for style in beside:
-        assert style.read_text(encoding="utf-8") == qml(CLASSES)
+        assert style.read_text(encoding="utf-8") == qml_file(CLASSES)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -167,6 +169,27 @@ def test_geoparquet_tells_what_its_specification_asks(
     corner = (bounds[0][0], bounds[0][1], bounds[0][0], bounds[0][1])
     some = gpd.read_parquet(path, bbox=corner)
     assert 0 < len(some) < len(batch)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_rows_that_a_library_leaves_out_are_an_error(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = vector._WRITERS[suffix]
+
+    def stopping(
+        path: Path,
+        records: Iterator[pa.RecordBatch],
+        **options: Any,  # noqa: ANN401
+    ) -> None:
+        whole(path, itertools.islice(records, 1), **options)
+
+    monkeypatch.setitem(vector._WRITERS, suffix, stopping)
+    grid = grid_of("north-up")
+    batch = trace(grid)
+    with pytest.raises(FileOutputError, match="took a part of the rows only"):
+        write(tmp_path / f"a{suffix}", grid, batch.slice(0, 9), batch.slice(9, 20))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from transformers import (
 
 from geoseg.errors import TilingError
 from geoseg.inference import Predictor, PredictorConfig, TileInput
+from geoseg.io.style import qml, sld
 from geoseg.models import find_model, load_model, query_logits, read_spec
 from geoseg.models.registry import builtin_folder, weights_sha256
 from geoseg.types import ClassInfo
@@ -373,3 +375,25 @@ def test_class_names_of_a_copy_stay_in_order(ours: Path, tmp_path: Path) -> None
     spec = read_spec(tmp_path / "copy")
     assert [entry.name for entry in spec.classes] == list(labels.values())
     assert spec.classes[10] == ClassInfo(10, "class 10", spec.classes[10].color)
+
+
+@pytest.mark.parametrize("declared", [False, True])
+def test_class_names_hold_no_character_that_styles_cannot(
+    ours: Path, tmp_path: Path, declared: bool
+) -> None:
+    names = ["a\x01b", "\ud83c", "\ud83c\udf33 \uffff"]
+    classes = [
+        {"id": i, "name": name, "color": [1, 2, 3]} for i, name in enumerate(names)
+    ]
+    shutil.copytree(ours, tmp_path / "copy")
+    edit(
+        tmp_path / "copy" / "config.json",
+        id2label={str(i): name for i, name in enumerate(names)},
+        label2id={name: i for i, name in enumerate(names)},
+        geoseg={"classes": classes} if declared else None,
+    )
+    spec = read_spec(tmp_path / "copy")
+    shown = ["a\ufffdb", "\ufffd", "\U0001f333 \ufffd"]
+    assert [entry.name for entry in spec.classes] == shown
+    for style in (qml(spec.classes), sld(spec.classes, "segments")):
+        ET.fromstring(style.encode())

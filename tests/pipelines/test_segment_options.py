@@ -109,6 +109,12 @@ def box(left: int, top: int, right: int, bottom: int) -> tuple[float, ...]:
     return (x0, y0, x1, y1)
 
 
+def check_tta(usual: Seen, seen: Seen) -> None:
+    assert seen.tiles == usual.tiles
+    assert seen.predicted == 4 * usual.predicted
+    assert (seen.mask == usual.mask).mean() > 0.95
+
+
 def check_bbox(usual: Seen, seen: Seen) -> None:
     assert seen.mask.shape == (40, 30)
     assert (seen.mask == usual.mask[20:60, 10:40]).all()
@@ -135,6 +141,7 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[[Seen, Seen], object]]] = {
     "blend": ("tiling", {"window": "none"}, changed_pixels),
     "blend_linear": ("tiling", {"window": "linear"}, changed_pixels),
     "blend_space": ("tiling", {"space": "probabilities"}, changed_pixels),
+    "tta": ("model", {"tta": True}, check_tta),
     "batch_size": ("model", {"batch_size": 4}, lambda u, s: s.batches == {4}),
     "resolution": ("input", {"resolution": 1.0}, check_resolution),
     "bands": ("input", {"bands": (3, 2, 1)}, changed_pixels),
@@ -145,6 +152,11 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[[Seen, Seen], object]]] = {
         "output",
         {"confidence": False},
         lambda u, s: u.files - s.files == {"confidence.tif"},
+    ),
+    "save_scores": (
+        "output",
+        {"save_scores": True},
+        lambda u, s: s.files - u.files == {"scores.tif"},
     ),
     "no_polygons": (
         "output",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 import shapely
 from class_rasters import rows_of
 from commands import geoseg
+from model_folders import edit
 from rasters import write_raster
 from running import (
     STRIDE,
@@ -145,6 +148,19 @@ def _left_to_do(config: segment.SegmentConfig) -> int:
     assert not failures
     assert len(jobs) + len(done) == 1
     return len(jobs)
+
+
+def test_an_id_to_exclude_goes_before_a_name(folder: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(folder / "model", model)
+    declared = json.loads((model / "config.json").read_text())["geoseg"]
+    declared["classes"][0].update(id=1, name="2")
+    declared["classes"][1].update(id=2, name="7")
+    edit(model / "config.json", geoseg=declared)
+    for word, excluded in (("2", 2), ("7", 2), ("1", 1)):
+        given = {"output": {"exclude": (word,)}}
+        job = plan_job(folder / "scene.tif", tmp_path / "out", model, given)
+        assert job.excluded == {excluded}
 
 
 def test_a_class_that_the_model_lacks_is_refused_before_anything_runs(

@@ -1,6 +1,9 @@
 // Multi-scale deformable attention on the CPU: checks, choice of kernels, threads.
 #include "ms_deform_attn.h"
 
+#include "../instructions.h"
+#include "../scratch.h"
+
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -13,9 +16,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstdlib>
-#include <memory>
-#include <string>
 #include <tuple>
 #include <vector>
 
@@ -25,37 +25,21 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// Memory for one thread, as it comes: to fill it with zeros would take time.
-class Scratch {
- public:
-  explicit Scratch(int64_t bytes) : memory_(new char[bytes + CACHE_LINE]) {}
-
-  void* begin() const {
-    const uintptr_t address = reinterpret_cast<uintptr_t>(memory_.get());
-    return memory_.get() + (CACHE_LINE - address % CACHE_LINE) % CACHE_LINE;
-  }
-
- private:
-  std::unique_ptr<char[]> memory_;
-};
-
-// GEOSEG_CPU names an instruction set, for tests; by default the best there is.
 template <typename T>
 const Kernels<T>& choose_kernels() {
   static const Kernels<T> chosen = [] {
-    const char* asked = std::getenv("GEOSEG_CPU");
-    const std::string name = asked ? asked : "";
+    switch (choose_instructions()) {
 #if defined(__x86_64__)
-    const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") &&
-                            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-                            __builtin_cpu_supports("avx512vl");
-    if (has_avx512 && (name.empty() || name == "avx512")) return avx512::kernels<T>();
-    if (has_avx2 && (name.empty() || name == "avx2")) return avx2::kernels<T>();
+      case Instructions::avx512:
+        return avx512::kernels<T>();
+      case Instructions::avx2:
+        return avx2::kernels<T>();
 #endif
-    STD_TORCH_CHECK(name.empty() || name == "portable", "GEOSEG_CPU=", name,
-                    ": this processor has no such instructions; use portable, avx2 or avx512");
-    return portable::kernels<T>();
+      case Instructions::portable:
+        return portable::kernels<T>();
+      default:
+        STD_TORCH_CHECK(false, "GEOSEG_CPU names instructions that this processor lacks; use portable, avx2 or avx512");
+    }
   }();
   return chosen;
 }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "../cache_line.h"
 #include "../ms_deform_attn.h"
 
 namespace geoseg::cpu {
@@ -56,9 +57,6 @@ struct Gradients {
   Real<T>* locations;
   Real<T>* weights;
 };
-
-// Scratch memory begins on a cache line.
-constexpr int64_t CACHE_LINE = 64;
 
 // Rows [begin, end) of B * M * Q, head after head; writes theirs of the output.
 template <typename T, typename Points>

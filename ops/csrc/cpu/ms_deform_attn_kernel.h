@@ -9,6 +9,10 @@
 namespace geoseg::cpu::GEOSEG_ISA {
 namespace {
 
+#include "../arena.h"
+
+#include "../lanes.h"
+
 #include "vectors.h"
 
 #include "ms_deform_attn_block.h"

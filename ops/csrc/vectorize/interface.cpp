@@ -1,13 +1,9 @@
 // The tracer for `geoseg/vectorize/native.py`: plain C, called by ctypes, which releases
-// Python's lock. A function that can fail returns 0 for success, an errno, or OTHER;
-// `geoseg_error` says what happened in this thread.
-#include <cerrno>
+// Python's lock.
 #include <cstdint>
-#include <exception>
 #include <memory>
-#include <new>
-#include <string>
 
+#include "../plain_c.h"
 #include "batch.h"
 #include "join.h"
 #include "moments.h"
@@ -15,36 +11,7 @@
 #include "spill.h"
 #include "tracer.h"
 
-#define GEOSEG_API extern "C" __attribute__((visibility("default")))
-
-namespace geoseg::vectorize {
-namespace {
-
-constexpr int OTHER = -1;
-
-thread_local std::string error;
-
-// Exceptions must not reach Python.
-template <typename Action>
-int guarded(Action action) {
-  try {
-    action();
-    return 0;
-  } catch (const SystemError& failure) {
-    error = failure.what();
-    return failure.code;
-  } catch (const std::bad_alloc&) {
-    error = "out of memory";
-    return ENOMEM;
-  } catch (const std::exception& failure) {
-    error = failure.what();
-    return OTHER;
-  }
-}
-
-}  // namespace
-}  // namespace geoseg::vectorize
-
+using namespace geoseg;
 using namespace geoseg::vectorize;
 
 GEOSEG_API const char* geoseg_error() { return error.c_str(); }
@@ -53,9 +20,7 @@ GEOSEG_API int geoseg_tracer_new(const TracerOptions* options, const char* folde
                                  Tracer** tracer) {
   return guarded([&] {
     const ScanKernels* kernels = choose_scan_kernels();
-    if (kernels == nullptr)
-      throw std::runtime_error(
-          "GEOSEG_CPU names instructions that this processor lacks; use portable, avx2 or avx512");
+    if (kernels == nullptr) refuse_instructions();
     *tracer = new Tracer(*options, *kernels, folder);
   });
 }

@@ -1,8 +1,7 @@
 // The scan for any processor, and the choice among the compiled ones.
 #include <cstdint>
-#include <cstdlib>
-#include <string>
 
+#include "../instructions.h"
 #include "scan.h"
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "masks and WKB are little-endian");
@@ -14,19 +13,23 @@ static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "masks and WKB are litt
 namespace geoseg::vectorize {
 
 const ScanKernels* choose_scan_kernels() {
-  const char* asked = std::getenv("GEOSEG_CPU");
-  const std::string name = asked ? asked : "";
   static const ScanKernels any = portable::scan_kernels();
+  switch (choose_instructions()) {
+    case Instructions::portable:
+      return &any;
 #if defined(__x86_64__)
-  static const ScanKernels with_avx2 = avx2::scan_kernels(), with_avx512 = avx512::scan_kernels();
-  const bool has_avx2 = __builtin_cpu_supports("avx2");
-  const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") &&
-                          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-                          __builtin_cpu_supports("avx512dq");
-  if (has_avx512 && (name.empty() || name == "avx512")) return &with_avx512;
-  if (has_avx2 && (name.empty() || name == "avx2")) return &with_avx2;
+    case Instructions::avx2: {
+      static const ScanKernels with_avx2 = avx2::scan_kernels();
+      return &with_avx2;
+    }
+    case Instructions::avx512: {
+      static const ScanKernels with_avx512 = avx512::scan_kernels();
+      return &with_avx512;
+    }
 #endif
-  return name.empty() || name == "portable" ? &any : nullptr;
+    default:
+      return nullptr;
+  }
 }
 
 }  // namespace geoseg::vectorize

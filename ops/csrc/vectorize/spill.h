@@ -2,18 +2,12 @@
 #pragma once
 
 #include <cstdint>
-#include <stdexcept>
 #include <string>
 
+#include "../plain_c.h"
 #include "vertex.h"
 
 namespace geoseg::vectorize {
-
-// A system call failed; `code` is its errno.
-struct SystemError : std::runtime_error {
-  SystemError(int code, const std::string& what) : std::runtime_error(what), code(code) {}
-  int code;
-};
 
 // Opened when it is first written to, and without a name: it goes when it is closed.
 class SpillFile {
