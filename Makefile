@@ -79,6 +79,7 @@ bench: $(INSTALLED) ## Run the long proofs; figures go to benchmarks/results/
 		$(if $(RIVALS),--rivals $(RIVALS)) --json benchmarks/results/vectorize.json
 	$(BIN)/python benchmarks/bench_cog.py --prototypes $(SHARED_DATA)/../prototypes \
 		$(if $(RIVALS),--maker $(RIVALS)) --json benchmarks/results/cog.json
+	$(BIN)/python benchmarks/bench_read.py --json benchmarks/results/read.json
 	$(BIN)/python benchmarks/bench_blend.py --prototypes $(SHARED_DATA)/../prototypes \
 		--json benchmarks/results/blend.json
 	$(BIN)/python benchmarks/bench_models.py --data $(SHARED_DATA)/dubai-mbrsc \

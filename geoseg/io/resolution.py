@@ -16,6 +16,9 @@ Resolution = Literal["auto", "native"] | float
 _TOLERATED_RATIO = 1.5
 """How far scene and model resolution may differ before one of them gives way."""
 
+_MOST_ENLARGED = 8
+"""How many times finer than the scene a resolution may not be: 64 pixels of one."""
+
 _SAME_RESOLUTION = 0.01
 """Relative difference from a whole number of pixels that is none."""
 
@@ -74,6 +77,12 @@ def processed_grid(
         raise SceneError(
             f"{name} is smaller than one pixel of {wanted:g} m; pass a finer "
             "--resolution, in metres"
+        )
+    if ratio * _MOST_ENLARGED < 1 + _SAME_RESOLUTION:
+        raise SceneError(
+            f"{name} has pixels of {ground:.3g} m, and {wanted:g} m is {1 / ratio:.3g} "
+            f"times finer; pass a --resolution above {ground / _MOST_ENLARGED:.3g} "
+            "metres, or native"
         )
     factor = _steady(ratio, asked=resolution != "auto")
     return source if factor == 1 else source.resampled((factor, factor))

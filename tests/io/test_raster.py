@@ -347,3 +347,11 @@ def test_the_time_of_the_image_is_read_where_it_can_be(
 ) -> None:
     path = write_raster(tmp_path / "a.tif", noise(), tags={"TIFFTAG_DATETIME": tag})
     assert open_scene(path, rgb_spec()).acquired == acquired
+
+
+@pytest.mark.parametrize("times", [8, 100])
+def test_a_resolution_finer_than_sense_is_refused(tmp_path: Path, times: int) -> None:
+    path = write_raster(tmp_path / "a.tif", noise())
+    with pytest.raises(SceneError, match=r"times finer; pass a --resolution above"):
+        open_scene(path, rgb_spec(), resolution=0.5 / times)
+    assert open_scene(path, rgb_spec(), resolution=0.5 / 7).grid.height == 7 * HEIGHT

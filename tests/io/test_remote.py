@@ -1,0 +1,100 @@
+"""Scenes on another machine: what is fetched of them, counted by the server."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rasters import rgb_spec, write_raster
+
+from geoseg.io import gdal
+from geoseg.io.ahead import PixelsAhead, kept_reader
+from geoseg.io.raster import Scene, SceneReader, open_scene
+from geoseg.tiling import TileGrid
+
+HEIGHT, WIDTH = 4000, 3600
+CACHE = 16 << 20
+"""Of GDAL, bytes: less than half of the scene, as with scenes of many Mpx."""
+
+
+SERVER = Path(__file__).parents[1] / "range_server.py"
+
+
+@dataclass(frozen=True)
+class Web:
+    """A folder on the web."""
+
+    url: str
+    """What GDAL calls it."""
+    log: Path
+    """Bytes of each answer, a line each."""
+
+    def sent(self) -> int:
+        """Return the bytes that were sent."""
+        return sum(map(int, self.log.read_text().split()))
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[Web]:
+    log = tmp_path / "sent.txt"
+    command = [sys.executable, str(SERVER), str(tmp_path), str(log)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None, "it was opened"
+            port = int(process.stdout.readline())
+            yield Web(f"/vsicurl/http://127.0.0.1:{port}", log)
+        finally:
+            process.terminate()
+
+
+def read_bands(scene: Scene) -> int:
+    """Read all bands as `segment` does, and return their number."""
+    grid = TileGrid(*scene.grid.shape, tile_size=240, stride=208)
+    bands = grid.bands()
+    for band in bands:
+        with (
+            kept_reader(scene, "remote") as reader,
+            PixelsAhead(reader, band.footprint, grid.tile_size) as pixels,
+        ):
+            for place in band.tiles:
+                inside = grid.tile(*place).intersection(band.footprint)
+                assert inside is not None
+                pixels.get(inside)
+    return len(bands)
+
+
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "tiled": {"tiled": True, "blockxsize": 256, "blockysize": 256},
+    "striped": {"blockysize": 8},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("factor", [1.0, 1.7, 2.5])
+def test_a_remote_scene_is_fetched_once(
+    tmp_path: Path,
+    web: Web,
+    layout: str,
+    factor: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(gdal._OPTIONS, "GDAL_CACHEMAX", CACHE)
+    pixels = np.random.default_rng(0).integers(0, 200, (3, HEIGHT, WIDTH), np.uint8)
+    options: dict[str, Any] = {"compress": "deflate", "interleave": "pixel"}
+    path = write_raster(tmp_path / "a.tif", pixels, **LAYOUTS[layout], **options)
+    resolution: Any = "native" if factor == 1 else 0.5 * factor
+    scene = open_scene(f"{web.url}/a.tif", rgb_spec(), resolution=resolution)
+    assert read_bands(scene) > 1
+    size = path.stat().st_size
+    assert web.sent() <= 1.3 * size
+    local = open_scene(path, rgb_spec(), resolution=resolution)
+    window = scene.grid.whole
+    with SceneReader(scene) as remote, SceneReader(local) as near:
+        assert (remote.read(window).values == near.read(window).values).all()
