@@ -1,23 +1,9 @@
 // The kernels for AVX2.
 #if defined(__x86_64__)
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
-#else
-#pragma GCC target("avx2,fma")
-#endif
-// Below the instructions: what is inlined must be compiled for them, too.
-#include <cstdint>
-#include <cstring>
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/asan_interface.h>
-#endif
+#include "../for_avx2.h"
 
 #include "ms_deform_attn.h"
-
-#define GEOSEG_ISA avx2
-#define GEOSEG_VECTOR_BYTES 32
 #include "ms_deform_attn_kernel.h"
-#if defined(__clang__)
-#pragma clang attribute pop
-#endif
+
+#include "../end_of_instructions.h"
 #endif
