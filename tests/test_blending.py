@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from blended import blend_rows, classify
+from blended_tiles import SPACES, WINDOWS, draw_tiles
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import tile_grids, windows
@@ -22,9 +22,6 @@ from geoseg.types import BlendSpace, BlendWindow
 
 Float32Array = npt.NDArray[np.float32]
 Tiles = Mapping[tuple[int, int], npt.NDArray[np.float16] | Float32Array]
-
-WINDOWS: tuple[BlendWindow, ...] = get_args(BlendWindow)
-SPACES: tuple[BlendSpace, ...] = get_args(BlendSpace)
 
 
 def scene_logits(
@@ -47,22 +44,6 @@ def cut_tiles(
     )
     tiles = itertools.product(range(len(grid.rows)), range(len(grid.cols)))
     return {(i, j): padded[:, *grid.tile(i, j).slices].astype(dtype) for i, j in tiles}
-
-
-def random_tiles(
-    grid: TileGrid, size: int, *, num_classes: int = 3, seed: int = 0
-) -> dict[tuple[int, int], npt.NDArray[np.float16]]:
-    """Unrelated float16 logits for every tile, so that each weight shows.
-
-    Tiles of a region are drawn as those of the whole scene.
-    """
-    tiles = {}
-    for (i, row), (j, col) in itertools.product(
-        enumerate(grid.rows), enumerate(grid.cols)
-    ):
-        rng = np.random.default_rng((seed, row, col))
-        tiles[i, j] = rng.normal(0, 2, (num_classes, size, size)).astype(np.float16)
-    return tiles
 
 
 def blend(
@@ -193,7 +174,7 @@ def test_overlapping_tiles_give_the_weighted_mean_of_their_upsampled_logits(
     import torch
 
     grid = TileGrid(70, 85, 32, 20)
-    tiles = random_tiles(grid, 8)
+    tiles = draw_tiles(grid, 8, 3)
     weighted = np.zeros((3, 70, 85))
     weight_sum = np.zeros((70, 85))
     row_weights = axis_weights(grid.rows, grid.height, 32, window)
@@ -229,11 +210,9 @@ def test_bands_blocks_and_regions_change_no_byte(
     whole = TileGrid(grid.height, grid.width, grid.tile_size, grid.stride)
     size = grid.tile_size // 4
     # 9 classes: from 8 on, numpy's sum over an axis depends on the array's shape.
-    expected, _ = blend(
-        random_tiles(whole, size, num_classes=9), whole, window=window, space=space
-    )
+    expected, _ = blend(draw_tiles(whole, size, 9), whole, window=window, space=space)
     expected_index, expected_confidence = classify(expected, space)
-    tiles = random_tiles(grid, size, num_classes=9)
+    tiles = draw_tiles(grid, size, 9)
     bands = grid.bands(*bounds)
     for band in bands:
         if not (band.output.height and band.output.width):
@@ -271,7 +250,7 @@ def test_pixels_that_no_tile_covers_are_told_and_are_zero(
     window: BlendWindow, space: BlendSpace
 ) -> None:
     grid = TileGrid(40, 40, 16, 12)
-    tiles = random_tiles(grid, 4)
+    tiles = draw_tiles(grid, 4, 3)
     del tiles[0, 0], tiles[1, 2]
     expected = np.zeros((40, 40), bool)
     for i, j in tiles:
@@ -287,7 +266,7 @@ def test_pixels_that_no_tile_covers_are_told_and_are_zero(
 
 def test_a_missing_tile_leaves_its_neighbours_their_own_values() -> None:
     grid = TileGrid(16, 28, 16, 12)
-    tile = random_tiles(grid, 16)[0, 0]
+    tile = draw_tiles(grid, 16, 3)[0, 0]
     values, covered = blend({(0, 0): tile}, grid)
     np.testing.assert_array_equal(covered, np.arange(28)[None] < np.full((16, 1), 16))
     np.testing.assert_allclose(values[:, :, :16], tile, rtol=0, atol=1e-5)
@@ -306,7 +285,7 @@ def test_logits_that_are_not_finite_name_their_tile(
     value: float, dtype: npt.DTypeLike, window: BlendWindow
 ) -> None:
     grid = TileGrid(40, 40, 16, 12)
-    tiles = {key: tile.astype(dtype) for key, tile in random_tiles(grid, 4).items()}
+    tiles = {key: tile.astype(dtype) for key, tile in draw_tiles(grid, 4, 3).items()}
     tiles[1, 2][2, 3, 0] = value
     with pytest.raises(BlendingError, match=r"tile \(1, 2\) at row 12, column 24 "):
         blend(tiles, grid, window=window)
@@ -364,7 +343,7 @@ def test_blocks_of_no_rows_are_refused() -> None:
 def test_any_window_of_the_output_can_be_blended(
     grid: TileGrid, data: st.DataObject
 ) -> None:
-    tiles = random_tiles(grid, grid.tile_size)
+    tiles = draw_tiles(grid, grid.tile_size, 3)
     whole, _ = blend(tiles, grid)
     inside = data.draw(windows(grid.output.height, grid.output.width))
     output = Window(
