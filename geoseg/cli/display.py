@@ -81,36 +81,11 @@ class Display:
             self.say(f"{what}: {status}")
 
 
-class Displayed:
-    """Something whose bar is on the terminal within `with`.
-
-    Args:
-        display: What it shows.
-    """
-
-    def __init__(self, display: Display) -> None:
-        self._display = display
-
-    def __enter__(self) -> Self:
-        """Show the bar."""
-        self._display.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Take the bar away."""
-        self._display.__exit__(kind, error, trace)
-
-
-class VectorizeProgress(Displayed, vectorize.Listener):
+class VectorizeProgress(Display, vectorize.Listener):
     """Shows a run of `vectorize`, by the rows that were read."""
 
     def __init__(self, *, verbosity: int = 0) -> None:
-        super().__init__(Display(verbosity, None, "Opening"))
+        super().__init__(verbosity, None, "Opening")
         self._lock = Lock()
         self._what = ""
         self._rows = self._done = 0
@@ -128,11 +103,11 @@ class VectorizeProgress(Displayed, vectorize.Listener):
 
     def note(self, message: str) -> None:
         """Say a note."""
-        self._display.say(f"Note: {message}", style="yellow")
+        self.say(f"Note: {message}", style="yellow")
 
     def _show(self) -> None:
         what = self._what
         if self._done == self._rows:
             what = "Writing"  # what is held back until all rows were read
         status = f"{self._done:,}/{self._rows:,} rows"
-        self._display.show(self._done, self._rows, what, status)
+        self.show(self._done, self._rows, what, status)

@@ -6,7 +6,7 @@ from collections import Counter
 from time import monotonic
 from types import TracebackType
 
-from geoseg.cli.display import Display, Displayed
+from geoseg.cli.display import Display
 from geoseg.finish import SceneResult
 from geoseg.io.raster import Scene
 from geoseg.pipelines.segment import Listener, SegmentConfig
@@ -16,7 +16,7 @@ PLANNED_LINES = 8
 """Scenes that are told one by one before the work starts; -v tells all."""
 
 
-class RunProgress(Displayed, Listener):
+class RunProgress(Display, Listener):
     """Shows a run of `segment`.
 
     Args:
@@ -25,7 +25,7 @@ class RunProgress(Displayed, Listener):
     """
 
     def __init__(self, config: SegmentConfig, *, verbosity: int = 0) -> None:
-        super().__init__(Display(verbosity, None, "Opening scenes"))
+        super().__init__(verbosity, None, "Opening scenes")
         self.finished = 0
         """Scenes that this run finished."""
         self.done = 0
@@ -48,18 +48,18 @@ class RunProgress(Displayed, Listener):
         super().__exit__(kind, error, trace)
         for text, count in self._notes.items():
             if count > 1:
-                self._display.say(f"Note: the same for {count - 1} more: {text}")
+                self.say(f"Note: the same for {count - 1} more: {text}")
 
     def planned(self, scene_id: str, scene: Scene, tiles: int) -> None:
         """Count a scene and say what it runs at."""
         self._scenes += 1
         self._total += tiles
         self._left[scene_id] = tiles
-        if self._scenes <= PLANNED_LINES or self._display.verbosity > 0:
+        if self._scenes <= PLANNED_LINES or self.verbosity > 0:
             requested = self._config.input.resolution
-            self._display.say(describe_scene(scene_id, scene, tiles, requested))
+            self.say(describe_scene(scene_id, scene, tiles, requested))
         elif self._scenes == PLANNED_LINES + 1:
-            self._display.say("... and more scenes, told with -v")
+            self.say("... and more scenes, told with -v")
         self._show("Starting workers")
 
     def tiles_done(self, scene_id: str, tiles: int) -> None:
@@ -81,7 +81,7 @@ class RunProgress(Displayed, Listener):
             if outcome.scene_id not in self._left:
                 self._scenes += 1  # it could not be opened
             self._total -= self._left.pop(outcome.scene_id, 0)
-            self._display.say(f"Failed: {outcome.scene_id}", style="red")
+            self.say(f"Failed: {outcome.scene_id}", style="red")
         else:
             self.finished += 1
         self._show("Segmenting")
@@ -92,7 +92,7 @@ class RunProgress(Displayed, Listener):
         text = rest if "/" in first else message
         self._notes[text] += 1
         if self._notes[text] == 1:
-            self._display.say(f"Note: {message}", style="yellow")
+            self.say(f"Note: {message}", style="yellow")
 
     def speed(self) -> float | None:
         """Tiles a second since the first one was predicted; None before."""
@@ -108,14 +108,14 @@ class RunProgress(Displayed, Listener):
             parts += [f"{speed:.3g} tiles/s", f"{duration(left)} left"]
         if self._scenes > 1:
             parts.insert(0, f"{self._ended}/{self._scenes} scenes")
-        self._display.show(self.done, self._total, what, ", ".join(parts))
+        self.show(self.done, self._total, what, ", ".join(parts))
 
 
-class TrainingProgress(Displayed):
+class TrainingProgress(Display):
     """Shows a training run: step, loss terms, time left."""
 
     def __init__(self, steps: int, *, verbosity: int = 0) -> None:
-        super().__init__(Display(verbosity, steps, "Preparing"))
+        super().__init__(verbosity, steps, "Preparing")
         self._steps = steps
         self._first: tuple[int, float] | None = None
 
@@ -129,7 +129,7 @@ class TrainingProgress(Displayed):
         if step > first_step:
             left = (self._steps - step) * (now - start) / (step - first_step)
             parts.append(f"{duration(left)} left")
-        self._display.show(step, self._steps, "Training", ", ".join(parts))
+        self.show(step, self._steps, "Training", ", ".join(parts))
 
 
 def describe_scene(scene_id: str, scene: Scene, tiles: int, requested: object) -> str:

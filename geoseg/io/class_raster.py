@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,7 @@ from rasterio.io import DatasetReader
 from geoseg.errors import SceneError, UsageError
 from geoseg.grid import Grid, Window
 from geoseg.io.gdal import (
+    RasterReader,
     absolute,
     files_behind,
     gdal_env,
@@ -135,29 +135,13 @@ def open_class_raster(
         )
 
 
-class ClassReader:
+class ClassReader(RasterReader):
     """Reads windows of a class raster through one open file; belongs to one thread."""
 
     def __init__(self, raster: ClassRaster) -> None:
         """Keep the raster; the file is opened by `with`."""
+        super().__init__(raster.path)
         self.raster = raster
-        self._dataset: DatasetReader | None = None
-
-    def __enter__(self) -> Self:
-        """Open the file."""
-        self._dataset = open_dataset(self.raster.path)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the file."""
-        if self._dataset is not None:
-            self._dataset.close()
-            self._dataset = None
 
     def read(self, window: Window) -> tuple[Values, npt.NDArray[np.bool_] | None]:
         """Read one window.
@@ -169,11 +153,14 @@ class ClassReader:
         Raises:
             SceneError: The file is truncated or corrupt.
         """
-        raster, dataset = self.raster, self._dataset
-        assert dataset is not None, "use the reader in a with statement"
+        raster = self.raster
         with gdal_env(), scene_errors(raster.path):
             pixels, shown = read_bands(
-                dataset, [raster.band], window, alpha=raster.alpha, masked=raster.mask
+                self.dataset,
+                [raster.band],
+                window,
+                alpha=raster.alpha,
+                masked=raster.mask,
             )
         values: Values = pixels[0]
         return values, shown

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
@@ -140,6 +142,41 @@ def open_dataset(path: str) -> DatasetReader:
         if file.is_file():
             _check_description(path, file.stat().st_mtime_ns)
         return _open(path, _DRIVERS)
+
+
+class RasterReader:
+    """A raster that is open from `with` to `close`; belongs to one thread at a time."""
+
+    def __init__(self, path: str) -> None:
+        """Keep the path; nothing is opened."""
+        self._path = path
+        self._dataset: DatasetReader | None = None
+
+    @property
+    def dataset(self) -> DatasetReader:
+        """The open raster."""
+        assert self._dataset is not None, "use the reader in a with statement"
+        return self._dataset
+
+    def __enter__(self) -> Self:
+        """Open the file."""
+        self._dataset = open_dataset(self._path)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the file."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the file, if it is open."""
+        if self._dataset is not None:
+            self._dataset.close()
+            self._dataset = None
 
 
 # As in `rasterio.open`, which takes one driver only.

@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +18,13 @@ from rasterio.io import DatasetReader
 from geoseg.errors import GeosegWarning, SceneError
 from geoseg.grid import Grid, Window
 from geoseg.io.aoi import Box, area_of_interest, in_pixels, inside_mask, region_of
-from geoseg.io.gdal import absolute, gdal_env, open_dataset, scene_errors
+from geoseg.io.gdal import (
+    RasterReader,
+    absolute,
+    gdal_env,
+    open_dataset,
+    scene_errors,
+)
 from geoseg.io.radiometry import alpha_band, choose_bands, choose_nodata, choose_scale
 from geoseg.io.resample import WindowResampler, axis_kernel
 from geoseg.io.resolution import Resolution, processed_grid
@@ -135,7 +139,7 @@ def open_scene(
         )
 
 
-class SceneReader:
+class SceneReader(RasterReader):
     """Reads windows of a scene through one open file; for one thread at a time.
 
     A window's pixels do not depend on which windows were read before, nor on how the
@@ -144,40 +148,19 @@ class SceneReader:
 
     def __init__(self, scene: Scene) -> None:
         """Keep the scene; the file is opened by `with`."""
+        super().__init__(scene.path)
         self.scene = scene
         self._area = (
             None
             if scene.aoi is None
             else in_pixels(shapely.from_wkb(scene.aoi), scene.grid)
         )
-        self._dataset: DatasetReader | None = None
-
-    def __enter__(self) -> Self:
-        """Open the file."""
-        self._dataset = open_dataset(self.scene.path)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the file."""
-        self.close()
-
-    def close(self) -> None:
-        """Close the file; once more does nothing."""
-        if self._dataset is not None:
-            self._dataset.close()
-            self._dataset = None
 
     @property
     def is_tiled(self) -> bool:
         """Whether a part of a row is read without the rest of it."""
-        assert self._dataset is not None, "use the reader in a with statement"
-        width = self._dataset.block_shapes[self.scene.bands[0] - 1][1]
-        return bool(width < self._dataset.width)
+        width = self.dataset.block_shapes[self.scene.bands[0] - 1][1]
+        return bool(width < self.dataset.width)
 
     def read(self, window: Window) -> Pixels:
         """Read one window; each source pixel it needs is read once.
@@ -202,11 +185,10 @@ class SceneReader:
         self, window: Window
     ) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.bool_]]:
         """Read a window of the file as it is stored, hidden pixels set to 0."""
-        scene, dataset = self.scene, self._dataset
-        assert dataset is not None, "use the reader in a with statement"
+        scene = self.scene
         unique = sorted(set(scene.bands))
         pixels, shown = read_bands(
-            dataset, unique, window, alpha=scene.alpha, masked=scene.masked
+            self.dataset, unique, window, alpha=scene.alpha, masked=scene.masked
         )
         valid = visible(pixels, scene.nodata)
         if shown is not None:
@@ -235,8 +217,7 @@ class SceneReader:
 
     def _strips(self, start: int, stop: int, width: int) -> Iterator[tuple[int, int]]:
         """Cut source rows into strips that end with the file's rows of blocks."""
-        assert self._dataset is not None
-        block = self._dataset.block_shapes[self.scene.bands[0] - 1][0]
+        block = self.dataset.block_shapes[self.scene.bands[0] - 1][0]
         fitting = max(1, _STRIP_PIXELS // width)
         # Ends between blocks would decode a row of blocks twice.
         step = fitting // block * block or fitting
