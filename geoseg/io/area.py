@@ -45,6 +45,7 @@ class GroundArea:
         self._transformer: pyproj.Transformer | None = None
         self._density: AreaDensity | None = None
         self._longest_edge = math.inf
+        self._around = math.inf
         try:
             self._choose(grid)
         except pyproj.exceptions.ProjError as error:
@@ -58,7 +59,7 @@ class GroundArea:
         resolution = grid.ground_resolution()
         if grid.crs is None or resolution is None:
             return
-        self._transformer = _equal_area(grid)
+        self._transformer, self._around = _equal_area(grid)
         self._longest_edge = (
             _longest_edge(resolution) / resolution * min(grid.pixel_size)
         )
@@ -86,6 +87,8 @@ class GroundArea:
         divided[large] = shapely.segmentize(polygons[large], self._longest_edge)
         flat = shapely.transform(divided, on_points(self._transformer.transform))
         with np.errstate(invalid="ignore"):  # Vertices outside the CRS are infinite.
+            if math.isfinite(self._around) and len(flat):
+                flat = _unwrapped(flat, self._around)
             areas: npt.NDArray[np.float64] = np.asarray(shapely.area(flat), np.float64)
         return np.where(np.isfinite(areas), areas, np.nan)
 
@@ -124,8 +127,40 @@ def _longest_edge(resolution: float) -> float:
     return max(undivided, math.sqrt(undivided * resolution))
 
 
-def _equal_area(grid: Grid) -> pyproj.Transformer:
-    """Return the transformer to an equal-area projection that suits the grid."""
+def _unwrapped(
+    polygons: npt.NDArray[np.object_], around: float
+) -> npt.NDArray[np.object_]:
+    """Move vertices by whole turns, so that no edge of a ring spans half a turn.
+
+    At the rim of a map of the whole globe, corners of pixels lie beyond it and come out
+    on the other side. Shell and holes may move apart: each keeps its area.
+
+    Args:
+        polygons: Their edges are short, shape (n,).
+        around: Width of the globe, units of x.
+    """
+    kind, points, offsets = shapely.to_ragged_array(polygons)
+    steps = np.diff(points[:, 0])
+    steps[~np.isfinite(steps)] = 0  # They must not move the rings that follow.
+    turns = np.rint(steps / around)
+    # The step from ring to ring is none.
+    turns[offsets[0][1:-1] - 1] = 0
+    moved = np.concatenate([[0.0], np.cumsum(turns)])
+    starts = np.repeat(moved[offsets[0][:-1]], np.diff(offsets[0]))
+    x = points[:, 0] - (moved - starts) * around
+    unwrapped: npt.NDArray[np.object_] = shapely.from_ragged_array(
+        kind, np.column_stack([x, points[:, 1]]), offsets
+    )
+    return unwrapped
+
+
+def _equal_area(grid: Grid) -> tuple[pyproj.Transformer, float]:
+    """Choose an equal-area projection that suits the grid.
+
+    Returns:
+        The transformer to it, and the width of the globe in it, metres, if longitudes
+        jump from one side to the other there; else infinity.
+    """
     crs = pyproj.CRS.from_wkt(str(grid.crs)).to_2d()
     if crs.is_bound and crs.source_crs is not None:
         crs = crs.source_crs  # A datum shift would change the ellipsoid.
@@ -139,17 +174,19 @@ def _equal_area(grid: Grid) -> pyproj.Transformer:
     lon, lat = to_degrees.transform(
         *(grid.transform @ (grid.width / 2, grid.height / 2))
     )
+    around = math.inf
     if crs.is_geographic:
         # Exact here: the edges of unrotated pixels stay straight. `over`: longitudes
         # beyond 180 degrees must not jump to the other side.
         projection = f"+proj=cea +lon_0={lon!r} +over"
     elif _reach(grid, to_degrees, pyproj.Geod(ellps="WGS84"), lon, lat) > _WIDE:
         projection = f"+proj=cea +lon_0={lon!r}"
+        around = 2 * math.pi * ellipsoid.semi_major_metre
     else:
         # Also good at the poles and across the date line.
         projection = f"+proj=laea +lat_0={lat!r} +lon_0={lon!r}"
     target = pyproj.CRS.from_proj4(f"{projection} {axes} +units=m +type=crs")
-    return pyproj.Transformer.from_crs(crs, target, always_xy=True)
+    return pyproj.Transformer.from_crs(crs, target, always_xy=True), around
 
 
 def _reach(

@@ -152,6 +152,37 @@ def test_the_whole_earth_is_measured() -> None:
     np.testing.assert_allclose(areas, 510_065_621.724e6 / 2, rtol=1e-9)
 
 
+def test_pixels_that_stick_out_at_the_rim_of_a_globe_do_not_wrap() -> None:
+    radius, side = 6_371_007.181, 100_000.0
+    crs = pyproj.CRS.from_proj4(f"+proj=sinu +R={radius} +units=m +type=crs")
+    # Not in the middle, or errors of both rims would cancel out.
+    transform = Affine(side, 0, -20_080_000, 0, -side, 9_950_000)
+    grid = Grid(199, 402, transform, crs.to_wkt())
+    col, row = np.meshgrid(np.arange(402) + 0.5, np.arange(199) + 0.5)
+    x, y = transform @ (col, row)
+    on_earth = np.abs(x) <= np.pi * radius * np.cos(y / radius)
+    mask = np.where(on_earth, 1 + (y < 0), 255).astype(np.uint8)
+    mask[90:95, 150:160] = 3  # Its surroundings have a hole.
+    batch = trace_whole(mask, None, transform)
+    area = GroundArea(grid)
+    wanted = batch.pixels * side**2  # Equal-area, on a sphere.
+    measured = area.measure(batch.geometries())
+    np.testing.assert_allclose(measured, wanted, rtol=1e-4)
+    by_plane = area.measure_batch(batch, polygon_moments(batch.geometry))
+    np.testing.assert_allclose(by_plane, wanted, rtol=1e-4)
+
+
+def test_a_polygon_without_an_area_takes_none_from_others() -> None:
+    crs = pyproj.CRS("ESRI:54009")  # Mollweide: an ellipse, nothing in the corners.
+    transform = Affine(1e5, 0, -1.8e7, 0, -1e5, 9e6)
+    grid = Grid(180, 360, transform, crs.to_wkt())
+    corner = shapely.box(-1.8e7, 8e6, -1.7e7, 9e6)
+    inside = shapely.box(1e6, 1e6, 2e6, 2e6)
+    unknown, known = GroundArea(grid).measure(np.array([corner, inside]))
+    assert np.isnan(unknown)
+    assert known == pytest.approx(inside.area, rel=0.01)  # Equal-area on a sphere.
+
+
 def test_a_datum_shift_in_the_crs_changes_nothing() -> None:
     plain = pyproj.CRS("EPSG:28992")
     shift = ToWGS84Transformation(
