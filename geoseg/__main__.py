@@ -1,6 +1,6 @@
 """`python -m geoseg` is the `geoseg` command."""
 
-from geoseg.cli.main import main
+from geoseg.cli.main import run
 
 if __name__ == "__main__":
-    main()
+    run()

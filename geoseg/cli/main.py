@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Iterator
@@ -48,12 +50,15 @@ class Failure(click.ClickException):
     exit_code = 1
 
 
+_SIGNALLED = 128
+
+
 class Interruption(click.ClickException):
     """Ctrl-C or a signal to end; shells expect 128 + the signal's number."""
 
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
-        self.exit_code = 128 + number  # type: ignore[misc]  # the instance's own
+        self.exit_code = _SIGNALLED + number  # type: ignore[misc]  # the instance's own
 
 
 class Terminated(KeyboardInterrupt):
@@ -156,3 +161,20 @@ def main() -> None:
 
 for _command in (segment, vectorize, preview, info, train):
     main.add_command(_command)
+
+
+def run() -> None:
+    """Run the command as a program.
+
+    Python ends by SIGINT after an interrupt that was handled if it came while text was
+    executed, as imports of libraries do. What was interrupted is closed by then: it
+    ends here, with the code that it was given.
+    """
+    try:
+        main()
+    except SystemExit as end:
+        if isinstance(end.code, int) and end.code > _SIGNALLED:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code)
+        raise

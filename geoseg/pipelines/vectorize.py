@@ -46,6 +46,7 @@ from geoseg.vectorize import (
     default_threads,
     trace_bands,
 )
+from geoseg.vectorize.native import library
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -246,6 +247,9 @@ class _Job:
         raster, config = self.raster, self.config
         coding = Coding(raster, self.classes)
         self.listener.begun("Vectorizing", raster.grid.height)
+        # With it comes torch, which aborts where an interrupt reaches it while it is
+        # imported: before there is a file to remove.
+        library()
         with (
             # Beside the output: memory disks are small, and this one must have room.
             work_folder(self.out) as folder,
