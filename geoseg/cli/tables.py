@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -30,6 +34,21 @@ AREA_UNITS = ((1e6, "km²"), (1e4, "ha"), (1.0, "m²"))
 """Square metres of a unit and its sign, largest first."""
 
 
+@contextmanager
+def _never_fatal() -> Iterator[None]:
+    """Say on stderr that stdout takes no more: the files are written all the same."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            raise  # `| head` has seen enough
+        # Python would try what is left once more at its end, and fail.
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (stays)
+        reason = error.strerror or error
+        note = f"Note: all files are written, but stdout takes no lines: {reason}"
+        stderr().print(Text(note, style="yellow"), soft_wrap=True)
+
+
 @dataclass
 class ClassSum:
     """One class over all scenes of a run."""
@@ -53,6 +72,7 @@ def sum_classes(entries: Iterable[ClassSummary]) -> dict[str, ClassSum]:
     return sums
 
 
+@_never_fatal()
 def print_closing(report: RunReport, *, reused: int) -> None:
     """Print area by class, where the results are, and what to do next.
 
@@ -87,6 +107,7 @@ def print_failures(report: RunReport) -> None:
         _line(console, f"  {failure.scene_id}: {reason}")
 
 
+@_never_fatal()
 def print_vectorized(result: VectorizeResult) -> None:
     """Print area by class, where the polygons are, and how long it took."""
     console = Console(highlight=False)
@@ -98,6 +119,7 @@ def print_vectorized(result: VectorizeResult) -> None:
     _line(console, f"Result: {file} ({polygons}, {result.seconds:.1f} s)")
 
 
+@_never_fatal()
 def print_trained(folder: Path) -> None:
     """Print where a trained model is and how it is used."""
     console = Console(highlight=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,18 +108,7 @@ def open_class_raster(
         if dataset.count == 0:
             raise SceneError(no_bands(dataset))
         chosen = _choose_band(dataset, band, percents=percents)
-        dtype = np.dtype(dataset.dtypes[chosen - 1])
-        if percents and dtype != np.uint8:
-            raise SceneError(
-                f"the confidence {name} is {dtype}, and percents are uint8, 0 to 100; "
-                "convert it, for example with gdal_translate -ot Byte -scale 0 1 0 100"
-            )
-        if dtype.kind not in "iu":
-            raise SceneError(
-                f"{name} is {dtype} in band {chosen}, and class ids are whole numbers; "
-                "if it holds ids all the same, convert it: gdal_translate -ot Byte "
-                "IN.tif OUT.tif"
-            )
+        dtype = _choose_dtype(dataset, chosen, percents=percents)
         return ClassRaster(
             path=name,
             band=chosen,
@@ -303,8 +293,29 @@ def _choose_band(dataset: DatasetReader, band: int | None, *, percents: bool) ->
 
 
 def _describe(dataset: DatasetReader, band: int) -> str:
-    name = dataset.descriptions[band - 1] or dataset.colorinterp[band - 1].name
+    name = dataset.colorinterp[band - 1].name
+    with suppress(UnicodeDecodeError):  # GDAL hands them on in Latin-1, too.
+        name = dataset.descriptions[band - 1] or name
     return f"{band} ({name}, {dataset.dtypes[band - 1]})"
+
+
+def _choose_dtype(
+    dataset: DatasetReader, band: int, *, percents: bool
+) -> np.dtype[Any]:
+    # Text, as numpy has no complex_int16.
+    dtype = str(dataset.dtypes[band - 1])
+    if percents and dtype != "uint8":
+        raise SceneError(
+            f"the confidence {dataset.name} is {dtype}, and percents are uint8, 0 to "
+            "100; convert it, for example with gdal_translate -ot Byte -scale 0 1 0 100"
+        )
+    if not dtype.startswith(("int", "uint")):
+        raise SceneError(
+            f"{dataset.name} is {dtype} in band {band}, and class ids are whole "
+            "numbers; if it holds ids all the same, convert it: gdal_translate -ot "
+            "Byte IN.tif OUT.tif"
+        )
+    return np.dtype(dtype)
 
 
 def _choose_nodata(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from geoseg.errors import OutputError, UsageError
 from geoseg.io.class_raster import ClassRaster
+from geoseg.io.gdal import absolute
 from geoseg.io.vector import SUFFIXES, is_users_style, style_path
 
 
@@ -72,6 +73,12 @@ def _check_input(what: str, path: str) -> None:
         raise UsageError(
             f"the name of the {what} {path!r} holds a null character; give its path"
         )
+    text = _shown(absolute(path))
+    if "\ufffd" in text:
+        raise UsageError(
+            f"the path of the {what} {text!r} holds bytes that are not UTF-8, and "
+            "libraries cannot read it; rename it"
+        )
 
 
 def _check_name(given: Path) -> None:
@@ -81,12 +88,17 @@ def _check_name(given: Path) -> None:
             f"{given} does not tell a format; end -o in {', '.join(SUFFIXES[:-1])} or "
             f"{SUFFIXES[-1]}"
         )
-    text = os.fsencode(given.absolute()).decode(errors="replace")
+    text = _shown(str(given.absolute()))
     if "\ufffd" in text or any(ord(letter) < 32 for letter in text):
         raise UsageError(
             f"the path {text!r} holds line breaks, control characters or bytes that "
             "are not UTF-8, and libraries cannot write to it; choose another -o"
         )
+
+
+def _shown(path: str) -> str:
+    """Return a path with the character U+FFFD for bytes that are not UTF-8."""
+    return os.fsencode(path).decode(errors="replace")
 
 
 def _is_same(out: Path, path: str) -> bool:
