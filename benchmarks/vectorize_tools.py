@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -80,33 +79,25 @@ def ours_simplified(labels: Labels) -> Result:
         return _of_batches(list(simplify(traced, 2.0)))
 
 
-def ours_in_bands(labels: Labels, threads: int) -> Result:
-    """Trace one band a thread, and join them."""
+def ours_on_threads(labels: Labels, threads: int) -> Result:
+    """Trace bands on threads and join them; batches are let go, as `ours` does."""
     from affine import Affine
 
     from geoseg.grid import Window
-    from geoseg.vectorize import join_parts, trace_part
+    from geoseg.vectorize import trace_bands
 
-    height, width = labels.shape
-    region = Window(0, 0, height, width)
-    cuts = [height * i // threads for i in range(threads + 1)]
-
-    def trace(index: int) -> Any:  # noqa: ANN401 (a part)
-        window = Window(cuts[index], 0, cuts[index + 1] - cuts[index], width)
-        return trace_part(
-            labels[window.slices],
-            None,
-            window,
-            region=region,
+    with tempfile.TemporaryDirectory() as folder:
+        batches = trace_bands(
+            lambda window: (labels[window.slices], None),
+            Window(0, 0, *labels.shape),
+            height=2 * ROWS,
             transform=Affine.identity(),
+            spill=Path(folder),
+            threads=threads,
         )
-
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        ThreadPoolExecutor(threads) as executor,
-    ):
-        parts = list(executor.map(trace, range(threads)))
-        return _of_batches(list(join_parts(parts, spill=Path(folder))))
+        if len(labels) <= CORNER:
+            return _of_batches(list(batches))
+        return sum(map(len, batches)), iter(())
 
 
 def ours_to_gpkg(labels: Labels, path: Path) -> Result:
@@ -267,12 +258,12 @@ def sketch(library: str) -> Tool:
 
 
 def choose(name: str) -> Tool:
-    """Return the tool of a name; `sketch:LIBRARY`, `bands:THREADS`."""
+    """Return the tool of a name; `sketch:LIBRARY`, `threads:NUMBER`."""
     kind, _, option = name.partition(":")
     if kind == "sketch":
         return sketch(option)
-    if kind == "bands":
-        return lambda labels: ours_in_bands(labels, int(option))
+    if kind == "threads":
+        return lambda labels: ours_on_threads(labels, int(option))
     tools: dict[str, Tool] = {
         "ours": ours,
         "ours-kept": ours_kept,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 
@@ -135,18 +136,52 @@ def trace_part(
         return trace_part_reference(
             mask, percents, window, region=region, transform=transform, nodata=nodata
         )
-    tracer = Tracer(
+    return native_part(
         native,
+        [(class_mask, confidence)],
         window,
-        seams=seams_of(window, region),
+        region=region,
         transform=transform,
         nodata=nodata,
         classes=counted,
-        has_confidence=confidence is not None,
-        spill=None,  # a part is small
     )
-    batches = (*tracer.feed(class_mask, confidence), *tracer.finish())
-    return NativePart(window, region, transform, batches, tracer.open_pieces())
+
+
+def native_part(
+    native: ctypes.CDLL,
+    rows: Iterable[tuple[Pixels, Pixels | None]],
+    window: Window,
+    *,
+    region: Window,
+    transform: Affine,
+    nodata: int,
+    classes: Pixels | None,
+) -> NativePart:
+    """Trace a part whose rows come in order, from top to bottom.
+
+    Args:
+        native: The library.
+        rows: Class and percent of pixels, as `trace_rows` takes them; empty only if
+            the window is.
+        window: Where the part lies; the rest is as `trace_part` takes it.
+    """
+    tracer: Tracer | None = None
+    batches: list[PolygonBatch] = []
+    for mask, confidence in _checked_rows(rows, window.width):
+        tracer = tracer or Tracer(
+            native,
+            window,
+            seams=seams_of(window, region),
+            transform=transform,
+            nodata=nodata,
+            classes=classes,
+            has_confidence=confidence is not None,
+            spill=None,  # a part is small
+        )
+        batches.extend(tracer.feed(mask, confidence))
+    assert tracer is not None, "there are rows"
+    batches.extend(tracer.finish())
+    return NativePart(window, region, transform, tuple(batches), tracer.open_pieces())
 
 
 def load_part(path: Path) -> TracedPart:

@@ -23,7 +23,13 @@ Mask = npt.NDArray[np.uint8]
 
 
 def traced(
-    mask: Mask, folder: Path, height: int, threads: int, confidence: Mask | None = None
+    mask: Mask,
+    folder: Path,
+    height: int,
+    threads: int,
+    confidence: Mask | None = None,
+    *,
+    reads: int = 1,
 ) -> PolygonBatch:
     """Trace a mask in bands."""
 
@@ -38,6 +44,7 @@ def traced(
         transform=IDENTITY,
         spill=folder,
         threads=threads,
+        reads=reads,
     )
     return PolygonBatch.concat(list(batches))
 
@@ -48,15 +55,25 @@ def assert_same(found: PolygonBatch, expected: PolygonBatch) -> None:
         assert np.array_equal(getattr(found, name), getattr(expected, name)), name
 
 
-@given(mask=class_masks(), height=st.integers(1, 13), threads=st.integers(2, 4))
+@given(
+    mask=class_masks(),
+    height=st.integers(1, 13),
+    threads=st.integers(2, 4),
+    reads=st.integers(1, 4),
+)
 def test_bands_and_threads_change_no_byte(
-    tmp_path_factory: pytest.TempPathFactory, mask: Mask, height: int, threads: int
+    tmp_path_factory: pytest.TempPathFactory,
+    mask: Mask,
+    height: int,
+    threads: int,
+    reads: int,
 ) -> None:
     folder = tmp_path_factory.getbasetemp()
     rng = np.random.default_rng(0)
     confidence = rng.integers(0, 101, mask.shape).astype(np.uint8)
     expected = traced(mask, folder, len(mask), 1, confidence)
-    assert_same(traced(mask, folder, height, threads, confidence), expected)
+    found = traced(mask, folder, height, threads, confidence, reads=reads)
+    assert_same(found, expected)
 
 
 def test_many_bands_of_a_map(tmp_path: Path) -> None:
@@ -123,7 +140,7 @@ def test_threads_read_at_the_same_time_and_each_band_once(
 
     batches = trace_bands(
         read, Window(0, 0, 64, 5), height=8, transform=IDENTITY, spill=tmp_path,
-        threads=2,
+        threads=2, reads=1,
     )  # fmt: skip
     assert sum(len(batch) for batch in batches) == 8
     assert sorted(rows) == list(range(0, 64, 8))
@@ -139,7 +156,7 @@ def test_an_error_of_a_band_is_the_callers_and_threads_end(tmp_path: Path) -> No
 
     batches = trace_bands(
         read, Window(0, 0, 80, 5), height=8, transform=IDENTITY, spill=tmp_path,
-        threads=2,
+        threads=2, reads=1,
     )  # fmt: skip
     with pytest.raises(OSError, match="the disk is gone"):
         list(batches)
@@ -156,6 +173,7 @@ def test_who_has_enough_closes_it(tmp_path: Path) -> None:
     batches = trace_bands(
         lambda window: (mask[window.slices], None),
         whole_window(mask), height=10, transform=IDENTITY, spill=tmp_path, threads=2,
+        reads=1,
     )  # fmt: skip
     assert len(next(batches)) > 0
     batches.close()
@@ -172,7 +190,7 @@ def test_values_stand_for_classes(tmp_path: Path, threads: int) -> None:
     found = trace_bands(
         lambda window: (mask[window.slices], None),
         whole_window(mask), height=16, transform=IDENTITY, spill=tmp_path,
-        threads=threads, nodata=0, classes=stands,
+        threads=threads, reads=1, nodata=0, classes=stands,
     )  # fmt: skip
     expected = traced(np.where(mask == 3, NODATA, stands[mask]), tmp_path, 60, 1)
     assert_same(PolygonBatch.concat(list(found)), expected)
