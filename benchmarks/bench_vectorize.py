@@ -6,7 +6,8 @@
 `--prototypes` holds `labels.py`, which makes the class rasters, and `trace.cpp`, a
 sketch that is a rival, too. "ours" lets each batch go, as a writer does; "ours-kept"
 holds all of them, as rivals have to. `--rivals` is a Python of 3.12 or newer with
-opencv-python-headless, contourrs, xarray-spatial, shapely and pyarrow; without it the rasters
+opencv-python-headless, contourrs, xarray-spatial, shapely and pyarrow; without it
+the rasters
 are made here, which takes opencv, and two rivals are missing. What the tools give on a
 corner is compared first; then they take turns, and medians of CPU seconds count. Two
 threads are measured by the clock, and so is "ours-gpkg", which writes while it traces;
@@ -169,7 +170,7 @@ def measure(
     slow = {"rasterio", "ours-simplified", "geopandas-gpkg"}
     order = random.Random(0)
     for number in range(arguments.rounds):
-        # Caches and clocks are as the tool before leaves them: it is not always the same.
+        # Caches are as the tool before leaves them: not always the same one.
         for worker in order.sample(workers, len(workers)):
             # The slow ones spread less, and take nearly all of the time.
             if worker.name not in slow or number < arguments.slow_rounds:
