@@ -103,7 +103,10 @@ def _blend(source: Any, network: torch.nn.Module) -> tuple[Any, Any, Any]:  # no
                 pixels = source.read(window=Window(col, row, TILE, TILE))
                 valid[place] = (pixels != 0).any(axis=0)
             with stage("model input"):
-                tensor = torch.from_numpy(pixels.astype(np.float32) / 255)[None]
+                # Times, as geoseg does it: the other rounding of a division may give
+                # another half float, and another class, where two are nearly equal.
+                scaled = pixels.astype(np.float32) * np.float32(1 / 255)
+                tensor = torch.from_numpy(scaled)[None]
             with stage("model"), torch.inference_mode():
                 # Half floats, as a model under autocast gives them.
                 output = network(pixel_values=tensor).logits.half().float()

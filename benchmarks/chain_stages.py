@@ -19,6 +19,7 @@ from record import ROOT
 from geoseg import finish, graph
 from geoseg.inference import Predictor
 from geoseg.io import vector
+from geoseg.io.raster import SceneReader
 
 
 class Stages:
@@ -89,7 +90,7 @@ def main() -> None:
 
 
 def _wrap(stages: Stages, predictor: Predictor) -> None:
-    stages.wrap(graph.SceneReader, "read", "read")
+    stages.wrap(SceneReader, "read", "read")
     stages.wrap(Predictor, "_stack", "model input")
     stages.wrap(Predictor, "_launch", "model")
     stages.wrap(graph, "blend_classes", "blend")
