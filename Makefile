@@ -82,6 +82,9 @@ bench: $(INSTALLED) ## Run the long proofs; figures go to benchmarks/results/
 	$(BIN)/python benchmarks/bench_read.py --json benchmarks/results/read.json
 	$(BIN)/python benchmarks/bench_blend.py --prototypes $(SHARED_DATA)/../prototypes \
 		--json benchmarks/results/blend.json
+	$(BIN)/python benchmarks/bench_chain.py --json benchmarks/results/chain.json
+	$(BIN)/python benchmarks/bench_utilization.py --data $(SHARED_DATA)/dubai-mbrsc \
+		--json benchmarks/results/utilization.json
 	$(BIN)/python benchmarks/bench_models.py --data $(SHARED_DATA)/dubai-mbrsc \
 		--json benchmarks/results/models.json
 

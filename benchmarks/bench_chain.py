@@ -33,6 +33,8 @@ import rasterio
 from chain_scene import make_scene, save_model
 from record import ROOT, write_results
 
+from geoseg._heap import SETTINGS
+
 NODATA = 255
 FEWEST_POLYGONS = 3000
 GOALS = {"with confidence": 50.0, "without": 40.0, "ratio": 10.0}
@@ -155,6 +157,7 @@ def _cpu_of(command: list[str]) -> tuple[float, str]:
         command,
         env={
             **os.environ,
+            **SETTINGS,  # Those of workers: stages are to cost what they cost there.
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
         },
         stdout=subprocess.PIPE,

@@ -71,6 +71,7 @@ def make_scene(path: Path, image: Path, side: int) -> None:
 def measure(archive: Path, folder: Path) -> dict[str, Any]:
     """Segment the archive; seconds of the model, and of the whole."""
     log, out = folder / "log", folder / "out"
+    load = os.getloadavg()[0]
     log.mkdir()
     paths = os.pathsep.join([str(ROOT), str(ROOT / "benchmarks")])
     subprocess.run(
@@ -91,7 +92,7 @@ def measure(archive: Path, folder: Path) -> dict[str, Any]:
     last = max(path.stat().st_mtime for path in out.glob("*/item.json"))
     model = sum(end - begin for begin, end in runs)
     return {
-        "load_before": round(os.getloadavg()[0], 2),
+        "load_before": round(load, 2),
         "tiles": len(runs),
         "model_s": round(model, 2),
         "wall_s": round(last - first, 2),

@@ -92,7 +92,9 @@ def main() -> None:
 def _wrap(stages: Stages, predictor: Predictor) -> None:
     stages.wrap(SceneReader, "read", "read")
     stages.wrap(Predictor, "_stack", "model input")
-    stages.wrap(Predictor, "_launch", "model")
+    # Beside the network, this scales pixels and rounds logits.
+    stages.wrap(Predictor, "_launch", "model input")
+    stages.wrap(predictor.model, "forward", "model")
     stages.wrap(graph, "blend_classes", "blend")
     stages.wrap(graph, "trace_part", "trace")
     stages.wrap(graph, "_write_part", "parts")

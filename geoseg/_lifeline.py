@@ -11,16 +11,6 @@ import os
 import sys
 import threading
 
-_MEMORY = {
-    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
-    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
-}
-"""How glibc keeps the memory of workers, which take and drop megabytes for each tile.
-
-By distributed's setting it goes back to the system each time, which zeroes it page by
-page before it gives it out again: that takes as long as the rest of the work does.
-"""
-
 
 def _watch(descriptor: int) -> None:
     while os.read(descriptor, 1024):
@@ -37,8 +27,10 @@ def main() -> None:
     from dask import config
     from dask.__main__ import main as dask
 
+    from geoseg._heap import SETTINGS
+
     key = "distributed.nanny.pre-spawn-environ"
-    with config.set({key: {**config.get(key, {}), **_MEMORY}}):
+    with config.set({key: {**config.get(key, {}), **SETTINGS}}):
         dask()
 
 

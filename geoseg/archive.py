@@ -17,7 +17,7 @@ from typing import Any
 
 from geoseg.errors import OutputError, OutsideRootError, UsageError
 from geoseg.finish import ITEM, SEGMENTS, SceneResult, read_result
-from geoseg.graph import CLASSES, CONFIDENCE
+from geoseg.graph import CLASSES, CONFIDENCE, SCORES
 from geoseg.io.atomic import atomic_path
 from geoseg.io.lock import exclusive
 
@@ -33,8 +33,8 @@ ROOT_FILE = "root"
 RUN_FILES = ("run.yaml", "model.json", "report.json", "report.html", "collection.json")
 """Files of the run itself."""
 
-_RESERVED = {*RUN_FILES, CLASSES, f"{CLASSES}.aux.xml", CONFIDENCE, SEGMENTS, ITEM}
-_RESERVED |= {"preview.png"}
+_RESERVED = {*RUN_FILES, CLASSES, f"{CLASSES}.aux.xml", CONFIDENCE, SCORES, SEGMENTS}
+_RESERVED |= {ITEM, "preview.png"}
 # ^ No folder may take the name of a file beside it.
 
 

@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 from distributed import as_completed
 from distributed.scheduler import KilledWorker
 
+from geoseg._heap import return_memory
 from geoseg.cluster import LOST, RESOURCE, WorkerCount, worker_predictor
 from geoseg.errors import ClusterError, GeosegError, SceneError
 from geoseg.finish import SceneResult, finish_scene, read_result
@@ -60,7 +61,10 @@ class TaskFailure:
 
 
 def _once(task: Callable[P, Result]) -> Callable[P, Result | TaskFailure]:
-    """Turn our own errors, which come back whenever a task is repeated, into values."""
+    """Turn our own errors, which come back whenever a task is repeated, into values.
+
+    What the task needed of memory is returned when it ends.
+    """
 
     @wraps(task)
     def attempt(*args: P.args, **kwargs: P.kwargs) -> Result | TaskFailure:
@@ -70,6 +74,8 @@ def _once(task: Callable[P, Result]) -> Callable[P, Result | TaskFailure]:
             raise  # Another worker may do it.
         except GeosegError as error:
             return TaskFailure(_reason(error))
+        finally:
+            return_memory()
 
     return attempt
 

@@ -142,7 +142,9 @@ NAMES = st.one_of(
         st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1
     ),
     st.text("./\\ ~$;'\"\n", min_size=1).map(lambda text: text.replace("/", ".")),
-    st.sampled_from(["..", ".geoseg", "...", *RUN_FILES, "item.json", "CLASSES.TIF"]),
+    st.sampled_from(
+        ["..", ".geoseg", "...", *RUN_FILES, "item.json", "CLASSES.TIF", "scores.tif"]
+    ),
 )
 
 
@@ -166,7 +168,7 @@ def test_no_name_leaves_the_run_directory_or_takes_a_place_in_it(
     for part in folder.relative_to(out).parts:
         assert not part.startswith(".")
         assert part.isprintable()
-        assert part.lower() not in {"classes.tif", "item.json", "segments.gpkg"}
+        assert part.lower() not in {"classes.tif", "scores.tif", "item.json"}
 
 
 def _directory(path: Path) -> RunDirectory:

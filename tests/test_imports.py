@@ -20,6 +20,7 @@ LAYERS = {
     "tiling": 1,
     "config": 1,
     "_conversion": 1,
+    "_heap": 1,
     "ops": 2,
     "_plain_c": 2,
     "blending": 2,
@@ -46,7 +47,7 @@ LAYERS = {
     "cli": 7,
     "__main__": 8,
 }
-PURE = ("errors", "types", "grid", "tiling", "config", "_conversion")
+PURE = ("errors", "types", "grid", "tiling", "config", "_conversion", "_heap")
 HEAVY = ("torch", "rasterio", "osgeo", "fiona", "pyogrio", "dask", "transformers")
 
 

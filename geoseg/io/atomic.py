@@ -18,6 +18,10 @@ _WORK = ".geoseg-work-"
 """The same for folders."""
 
 
+_MOST_BYTES = 180
+"""Of a name in a temporary one; libraries add to that, as in `-journal`."""
+
+
 @contextmanager
 def atomic_path(final: Path, folder: Path | None = None) -> Iterator[Path]:
     """Give a temporary name that becomes `final` when the block ends without an error.
@@ -39,7 +43,7 @@ def atomic_path(final: Path, folder: Path | None = None) -> Iterator[Path]:
     # Libraries that write it read `!` and `;` in their own ways.
     stem = re.sub("[!;]", "_", final.stem)
     # The token comes before the suffix: two workers may write the same file at once.
-    name = f".{stem}{_MARK}{token}{final.suffix}"
+    name = f".{_cut(stem)}{_MARK}{token}{final.suffix}"
     temporary = (folder or final.parent) / name
     try:
         yield temporary
@@ -83,7 +87,7 @@ def work_folder(final: Path) -> Iterator[Path]:
     Raises:
         OSError: The folder cannot be made.
     """
-    prefix = f".{final.name}{_WORK}"
+    prefix = f".{_cut(final.name)}{_WORK}"
     for path in final.parent.iterdir():
         if path.name.startswith(prefix):
             _remove_unless_held(path)
@@ -94,6 +98,14 @@ def work_folder(final: Path) -> Iterator[Path]:
         # What cannot be removed now is by the next run; what is whole stays whole.
         shutil.rmtree(folder, ignore_errors=True)
         os.close(descriptor)
+
+
+def _cut(name: str) -> str:
+    """Cut a name that leaves no room for a mark in the 255 bytes of a file's name.
+
+    What is made of it may then begin as another file's does, which nothing minds.
+    """
+    return os.fsdecode(os.fsencode(name)[:_MOST_BYTES])
 
 
 def _make_held(parent: Path, prefix: str) -> tuple[Path, int]:

@@ -79,10 +79,10 @@ def processed_grid(
             "--resolution, in metres"
         )
     if ratio * _MOST_ENLARGED < 1 + _SAME_RESOLUTION:
+        finest = ground / _MOST_ENLARGED * (1 + _SAME_RESOLUTION)
         raise SceneError(
             f"{name} has pixels of {ground:.3g} m, and {wanted:g} m is {1 / ratio:.3g} "
-            f"times finer; pass a --resolution above {ground / _MOST_ENLARGED:.3g} "
-            "metres, or native"
+            f"times finer; pass a --resolution above {finest:.3g} metres, or native"
         )
     factor = _steady(ratio, asked=resolution != "auto")
     return source if factor == 1 else source.resampled((factor, factor))

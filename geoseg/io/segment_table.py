@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from geoseg._heap import return_memory
 from geoseg.grid import Grid
 from geoseg.io.area import GroundArea
 from geoseg.types import ClassInfo
@@ -44,6 +45,9 @@ _POLYGONS = 1 << 14
 _ROWS = 1 << 9
 """Rows that are written at once. pyogrio holds Python's lock meanwhile, which the
 tracer needs after each batch: so few take 1.5 ms."""
+
+_TRIM_EVERY = 8
+"""Batches after which free memory is returned: threads take it, and others drop it."""
 
 _BYTES = 1 << 25
 """Bytes of WKB that end a record of fewer rows: one polygon may have gigabytes."""
@@ -135,9 +139,11 @@ class SegmentTable:
         )
 
     def _records(self, batches: Iterable[PolygonBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
+        for number, batch in enumerate(batches, start=1):
             for start in range(0, len(batch), _POLYGONS):
                 yield self._record(batch.slice(start, start + _POLYGONS))
+            if number % _TRIM_EVERY == 0:
+                return_memory()
 
     def _record(self, batch: PolygonBatch) -> pa.RecordBatch:
         moments = polygon_moments(batch.geometry)

@@ -158,3 +158,14 @@ def test_files_are_made_in_a_work_folder_and_named_outside(tmp_path: Path) -> No
         remove_leftovers(tmp_path)
         assert folder.exists(), "it is not of `segment`"
     assert list(tmp_path.iterdir()) == [final]
+
+
+@pytest.mark.parametrize("letter", ["x", "\u00fc"])
+def test_names_may_be_as_long_as_a_disk_takes(tmp_path: Path, letter: str) -> None:
+    final = tmp_path / f"{letter * (250 // len(letter.encode()))}.fgb"
+    with work_folder(final) as folder, atomic_path(final, folder) as temporary:
+        temporary.write_text("whole")
+    with atomic_path(final) as temporary:
+        temporary.write_text("new")
+    assert list(tmp_path.iterdir()) == [final]
+    assert final.read_text() == "new"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -355,3 +356,14 @@ def test_a_resolution_finer_than_sense_is_refused(tmp_path: Path, times: int) ->
     with pytest.raises(SceneError, match=r"times finer; pass a --resolution above"):
         open_scene(path, rgb_spec(), resolution=0.5 / times)
     assert open_scene(path, rgb_spec(), resolution=0.5 / 7).grid.height == 7 * HEIGHT
+
+
+def test_the_finest_resolution_that_is_told_is_taken(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "a.tif", noise())
+    with pytest.raises(SceneError) as refused:
+        open_scene(path, rgb_spec(), resolution=0.5 / 7.98)
+    told = re.search(r"above (\S+) metres", str(refused.value))
+    assert told is not None
+    finest = float(told[1])
+    assert finest > 0.5 / 7.98
+    assert open_scene(path, rgb_spec(), resolution=finest * 1.001).grid.height > 0

@@ -158,7 +158,7 @@ HUGE = """\
     ("resolution", "message"),
     [
         ("native", "tiles, more than 5000000; run it"),
-        (1e-6, "times finer; pass a --resolution above 0.0625 metres"),
+        (1e-6, "times finer; pass a --resolution above 0.0632 metres"),
         (1e9, "is smaller than one pixel of 1e"),
     ],
 )

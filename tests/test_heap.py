@@ -1,0 +1,58 @@
+"""Memory that workers keep while a task runs, and return when it ends."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from geoseg._heap import SETTINGS
+from geoseg._processes import local_cluster
+
+# A block that stays at the top keeps glibc from returning what lies below it.
+TAKING_AND_DROPPING = """
+import ctypes
+from pathlib import Path
+from geoseg._heap import return_memory
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+before = resident()
+blocks = [libc.malloc(1 << 20) for _ in range(101)]
+for block in blocks:
+    ctypes.memset(block, 1, 1 << 20)
+for block in blocks[:-1]:
+    libc.free(ctypes.c_void_p(block))
+kept = resident() - before
+return_memory()
+print(kept >> 20, resident() - before >> 20)
+"""
+
+
+def test_memory_is_kept_and_then_returned() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TAKING_AND_DROPPING],
+        env={**os.environ, **SETTINGS},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    kept, left = map(int, done.stdout.split())
+    assert kept >= 99, "what a tile drops is there for the next one"
+    assert left <= 3
+
+
+def test_local_workers_are_started_so(tmp_path: Path) -> None:
+    from distributed import Client
+
+    with (
+        local_cluster(1, 1, 60, tmp_path) as address,
+        Client(address, set_as_default=False) as client,
+    ):
+        client.wait_for_workers(1, timeout=60)
+        [found] = client.run(lambda: dict(os.environ)).values()
+    assert {name: found.get(name) for name in SETTINGS} == SETTINGS
