@@ -191,7 +191,10 @@ class Predictor:
         self, values: Tensor, valid: Tensor | None, count: int, scale: float
     ) -> _Running:
         """Normalise a batch and run the model; CUDA goes on after this returns."""
-        images = values.to(self.device, non_blocking=True).to(torch.float32)
+        pixels = values.to(self.device, non_blocking=True)
+        # The model's order of memory, while a pixel is one byte and not yet four.
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        images = pixels.to(torch.float32)
         # By what means 1.0, per dataset: never by what a tile happens to hold.
         images.mul_(1 / (scale * self.std)).sub_(self.mean / self.std)
         if valid is not None:

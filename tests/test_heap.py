@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import dask.config
+
 from geoseg._heap import SETTINGS
 from geoseg._processes import local_cluster
+
+PROFILE = "distributed.worker.profile.enabled"
 
 # A block that stays at the top keeps glibc from returning what lies below it.
 TAKING_AND_DROPPING = """
@@ -55,4 +60,8 @@ def test_local_workers_are_started_so(tmp_path: Path) -> None:
     ):
         client.wait_for_workers(1, timeout=60)
         [found] = client.run(lambda: dict(os.environ)).values()
+        [profiled] = client.run(lambda: dask.config.get(PROFILE)).values()
+        thresholds = {*client.run(gc.get_threshold).values()}
     assert {name: found.get(name) for name in SETTINGS} == SETTINGS
+    assert not profiled
+    assert thresholds != {gc.get_threshold()}, "imports are not searched for cycles"

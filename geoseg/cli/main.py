@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 import click
 
 from geoseg import __version__
+from geoseg._heap import collect_less_often
 from geoseg.cli.info import info
 from geoseg.cli.options import INTERRUPTED, verbosity_of
 from geoseg.cli.preview import preview
@@ -170,6 +171,7 @@ def run() -> None:
     executed, as imports of libraries do. What was interrupted is closed by then: it
     ends here, with the code that it was given.
     """
+    collect_less_often()
     try:
         main()
     except SystemExit as end:
