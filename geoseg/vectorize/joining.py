@@ -47,12 +47,7 @@ def join_parts(
     opened.sort(key=lambda part: (part.window.row, part.window.col))
     rows = [list(row) for _, row in groupby(opened, key=lambda part: part.window.row)]
     _check_rows(rows)
-    closed = (
-        (part.window.row_stop, batch)
-        for row in rows
-        for part in row
-        for batch in part.closed()
-    )
+    closed = ((row[0].window.row_stop, [part.closed() for part in row]) for row in rows)
     yield from merge_batches(closed, _join_rows(rows, spill))
 
 

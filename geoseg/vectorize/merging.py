@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -11,13 +11,16 @@ from geoseg.vectorize.batch import LAST_ROW, PolygonBatch
 
 
 def merge_batches(
-    closed: Iterable[tuple[int, PolygonBatch]], joined: Iterable[PolygonBatch]
+    closed: Iterable[tuple[int, Sequence[Iterator[PolygonBatch]]]],
+    joined: Iterable[PolygonBatch],
 ) -> Iterator[PolygonBatch]:
     """Merge polygons by their last pixel in row order.
 
+    Of each part, and of what was joined, a batch or two are held at a time.
+
     Args:
-        closed: Polygons that touch no seam, in order within a part, each batch with the
-            row at which its part stops; parts that stop at one row follow each other.
+        closed: For each row of parts, the row at which they stop, and the polygons of
+            each part that touch no seam, in order.
         joined: Polygons across seams, in order.
 
     Yields:
@@ -25,11 +28,10 @@ def merge_batches(
     """
     waiting = iter(joined)
     held = PolygonBatch.empty()
-    for stop, group in itertools.groupby(closed, key=lambda pair: pair[0]):
-        batches = [batch for _, batch in group]
+    for stop, parts in closed:
         # what ends at the seam itself comes before all that lies below
         held, due = _up_to(held, waiting, stop)
-        yield from _interleave(batches, due)
+        yield from _interleave(_side_by_side(parts), due)
     yield from (batch for batch in (held, *waiting) if len(batch))
 
 
@@ -49,26 +51,44 @@ def _up_to(
 
 
 def _interleave(
-    batches: list[PolygonBatch], due: PolygonBatch
+    batches: Iterable[PolygonBatch], due: PolygonBatch
 ) -> Iterator[PolygonBatch]:
     """Merge batches with the polygons due among them, which are few."""
-    if len(batches) > 1 and not _in_order(batches):
-        batches = [_sorted(PolygonBatch.concat(batches))]
     keys = due.last_pixels()
     start = 0
     for batch in batches:
-        if len(batch):
-            stop = int(np.searchsorted(keys, batch.last_pixels()[-1]))
-            mine = due.slice(start, stop)
-            start = stop
-            yield _sorted(PolygonBatch.concat([batch, mine])) if len(mine) else batch
+        stop = int(np.searchsorted(keys, batch.last_pixels()[-1]))
+        mine = due.slice(start, stop)
+        start = stop
+        yield _sorted(PolygonBatch.concat([batch, mine])) if len(mine) else batch
     if start < len(due):
         yield due.slice(start, len(due))
 
 
-def _in_order(batches: list[PolygonBatch]) -> bool:
-    keys = [batch.last_pixels() for batch in batches if len(batch)]
-    return all(a[-1] < b[0] for a, b in itertools.pairwise(keys))
+def _side_by_side(parts: Sequence[Iterator[PolygonBatch]]) -> Iterator[PolygonBatch]:
+    """Merge the parts of a row, none of whose batches given is empty."""
+    sources = [filter(len, part) for part in parts]
+    if len(sources) == 1:
+        yield from sources[0]
+        return
+    heads = [(batch, source) for source in sources for batch in _next(source)]
+    while heads:
+        # All that comes before the end of some batch is there.
+        stop = min(batch.last_pixels()[-1] for batch, _ in heads)
+        due, left = [], []
+        for batch, source in heads:
+            count = int(np.searchsorted(batch.last_pixels(), stop, side="right"))
+            due.append(batch.slice(0, count))
+            if count < len(batch):
+                left.append((batch.slice(count, len(batch)), source))
+            else:
+                left += [(following, source) for following in _next(source)]
+        heads = left
+        yield _sorted(PolygonBatch.concat(due))
+
+
+def _next(source: Iterator[PolygonBatch]) -> Iterator[PolygonBatch]:
+    return itertools.islice(source, 1)
 
 
 def _sorted(batch: PolygonBatch) -> PolygonBatch:

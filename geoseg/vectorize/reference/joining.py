@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -62,12 +63,16 @@ def join_saved(
     joined = _in_batches(join_open(light), transform)
     stops = [part.window.row_stop for part in light]
     order = np.lexsort(([part.window.col for part in light], stops))
-    closed: Iterator[tuple[int, PolygonBatch]] = (
-        (stops[index], batch)
-        for index in order.tolist()
-        for batch in _in_batches(TracedPart.load(paths[index]).closed, transform)
+    closed = (
+        (stop, [_closed(paths[index], transform) for index in row])
+        for stop, row in groupby(order.tolist(), key=lambda index: stops[index])
     )
     yield from merge_batches(closed, joined)
+
+
+def _closed(path: Path, transform: Affine) -> Iterator[PolygonBatch]:
+    """Read a part's polygons that touch no seam, when the first is asked for."""
+    yield from _in_batches(TracedPart.load(path).closed, transform)
 
 
 def _in_batches(rings: RingBatch, transform: Affine) -> Iterator[PolygonBatch]:
