@@ -6,12 +6,12 @@
 `--prototypes` holds `labels.py`, which makes the class rasters, and `trace.cpp`, a
 sketch that is a rival, too. "ours" lets each batch go, as a writer does; "ours-kept"
 holds all of them, as rivals have to. `--rivals` is a Python of 3.12 or newer with
-opencv-python-headless, contourrs, xarray-spatial, shapely and pyarrow; without it
-the rasters
-are made here, which takes opencv, and two rivals are missing. What the tools give on a
-corner is compared first; then they take turns, and medians of CPU seconds count. Two
-threads are measured by the clock, and so is "ours-gpkg", which writes while it traces;
-that means something only on an idle machine: the load before is recorded.
+opencv-python-headless, contourrs, xarray-spatial, shapely and pyarrow; without it the
+rasters are made here, which takes opencv, and two rivals are missing. GDAL's own
+`gdal_polygonize.py` runs where it is installed. What the tools give on a corner is
+compared first; then they take turns, and medians of CPU seconds count. Two threads are
+measured by the clock, and so is "ours-gpkg", which writes while it traces; that means
+something only on an idle machine: the load before is recorded.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -51,6 +52,8 @@ GOALS = (
     ("ours", "threads:2", "wall", 1.7),
     ("geopandas-gpkg", "ours-gpkg", "wall", 18.0),
     ("geopandas-gpkg", "ours-gpkg", "cpu", None),
+    ("gdal_polygonize", "ours-gpkg", "wall", None),
+    ("gdal_polygonize", "ours-gpkg", "cpu", None),
     ("ours-simplified", "ours", "cpu", None),
 )
 
@@ -145,6 +148,8 @@ def start(
     if kind != "noisy":  # two million polygons are too many for GEOS here
         own.append(("ours-simplified", "ours-simplified"))
     tools = [(name, sys.executable, tool) for name, tool in own]
+    if shutil.which("gdal_polygonize.py"):
+        tools.append(("gdal_polygonize", sys.executable, "gdal_polygonize"))
     if arguments.rivals:
         rivals = ("contourrs", "xarray-spatial")
         tools += [(name, arguments.rivals, name) for name in rivals]
@@ -167,7 +172,7 @@ def measure(
     workers = start(arguments, kind, labels, sketch)
     compare(workers, folder)
     load = os.getloadavg()[0]
-    slow = {"rasterio", "ours-simplified", "geopandas-gpkg"}
+    slow = {"rasterio", "ours-simplified", "geopandas-gpkg", "gdal_polygonize"}
     order = random.Random(0)
     for number in range(arguments.rounds):
         # Caches are as the tool before leaves them: not always the same one.

@@ -6,12 +6,21 @@ import gc
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import dask.config
+import pytest
 
+from geoseg import stream
 from geoseg._heap import SETTINGS
 from geoseg._processes import local_cluster
+from geoseg.errors import SceneError
+
+if TYPE_CHECKING:
+    from geoseg.graph import SceneJob
 
 PROFILE = "distributed.worker.profile.enabled"
 
@@ -49,6 +58,25 @@ def test_memory_is_kept_and_then_returned() -> None:
     kept, left = map(int, done.stdout.split())
     assert kept >= 99, "what a tile drops is there for the next one"
     assert left <= 3
+
+
+@pytest.mark.parametrize("error", [None, SceneError("no room"), ValueError("a bug")])
+def test_a_task_returns_its_memory_however_it_ends(
+    monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    returned: list[None] = []
+    monkeypatch.setattr(stream, "return_memory", lambda: returned.append(None))
+
+    def finish(job: object, records: object) -> None:
+        del job, records
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(stream, "finish_scene", finish)
+    job = cast("SceneJob", SimpleNamespace(parts=()))
+    with suppress(ValueError):
+        stream.finish_task(job)
+    assert len(returned) == 1
 
 
 def test_local_workers_are_started_so(tmp_path: Path) -> None:
