@@ -168,7 +168,7 @@ class Stage:
             make = functools.partial(copy, self.raw, out, **options)
             name = codec if level is None else f"{codec} {level}"
             ways[f"encode {name}"] = functools.partial(make, OVERVIEWS="NONE")
-            if name in ("DEFLATE 1", "DEFLATE 5", "DEFLATE 6"):
+            if name in ("DEFLATE 1", "DEFLATE 5", "DEFLATE 6", "ZSTD 1"):
                 ways[f"GDAL {name}"] = functools.partial(
                     make, OVERVIEW_RESAMPLING=method
                 )

@@ -144,6 +144,7 @@ def _write_rasters(job: SceneJob, out: Path, grid: Grid) -> dict[str, str]:
             classes=job.classes if name == CLASSES else None,
             tags={"scene_id": job.scene_id, **dict(job.provenance)},
             work=Path(job.work),
+            codec=job.codec,
             bands=[c.name for c in job.classes] if name == SCORES else [""],
         )
     for name in {CLASSES, CONFIDENCE, SCORES} - set(names.values()):

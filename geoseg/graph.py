@@ -32,7 +32,7 @@ from geoseg.io.raster import Scene
 from geoseg.io.scratch import write_scratch
 from geoseg.scoring import blend_with_scores
 from geoseg.tiling import Band, TileGrid
-from geoseg.types import NODATA, BlendSpace, BlendWindow, ClassInfo
+from geoseg.types import NODATA, BlendSpace, BlendWindow, ClassInfo, Codec
 from geoseg.vectorize import trace_part
 
 if TYPE_CHECKING:
@@ -91,6 +91,8 @@ class SceneJob:
     """Trace and write polygons."""
     scores: bool = False
     """Write the raster of all classes' scores."""
+    codec: Codec = "zstd"
+    """Compression of the rasters."""
     excluded: Set[int] = frozenset()
     """Classes that get no polygons."""
     generalization: Generalization = field(default_factory=Generalization)

@@ -20,6 +20,9 @@ BlendSpace = Literal["logits", "probabilities"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 """Arithmetic of the model; `auto` is bfloat16 on CUDA and float32 elsewhere."""
 
+Codec = Literal["zstd", "deflate"]
+"""Compression of rasters; every GeoTIFF reader knows deflate."""
+
 _UNWRITABLE = re.compile(
     "[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]"
 )

@@ -20,7 +20,7 @@ from geoseg.cli.options import (
     set_up_messages,
     verbosity_of,
 )
-from geoseg.types import BlendSpace, BlendWindow, Dtype
+from geoseg.types import BlendSpace, BlendWindow, Codec, Dtype
 
 EXAMPLES = """\b
 Examples:
@@ -72,6 +72,12 @@ output_option = partial(click.option, cls=Option, section="Results")
     default=None,
     help="Write scores.tif, the probability of every class in percent, a band each."
     "  [default: no-save-scores]",
+)
+@output_option(
+    "--compress",
+    type=click.Choice(get_args(Codec)),
+    help="Compression of rasters. deflate takes longer, for what cannot read zstd: web "
+    "viewers with geotiff.js before version 3, QField before 2025.  [default: zstd]",
 )
 @polygon_options("  [default: 0]")
 @model_option(

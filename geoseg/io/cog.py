@@ -16,21 +16,17 @@ import rasterio.windows
 from geoseg.grid import Grid, Window
 from geoseg.io.atomic import atomic_path, publish
 from geoseg.io.gdal import gdal_env, write_errors
+from geoseg.io.halving import halve_by_mean, halve_by_mode
 from geoseg.io.mosaic import Part, describe
-from geoseg.io.pyramid import (
-    halve_by_mean,
-    halve_by_mode,
-    overview_shapes,
-    write_overviews,
-)
+from geoseg.io.pyramid import overview_shapes, write_overviews
 from geoseg.io.scratch import BLOCK_ROWS, check_rows
-from geoseg.types import NODATA, ClassInfo
+from geoseg.types import NODATA, ClassInfo, Codec
 
 BLOCK_SIZE = 512
 """Side of the blocks of COGs, pixels."""
 
-_MASK_LEVEL, _CONFIDENCE_LEVEL = 5, 1
-"""Deflate levels, chosen in docs/decisions/0010-rasters.md."""
+_MASK_LEVELS: dict[Codec, int] = {"zstd": 1, "deflate": 5}
+"""Of class masks, chosen in docs/decisions/0010-rasters.md; other rasters have 1."""
 
 
 def write_cog(
@@ -41,6 +37,7 @@ def write_cog(
     classes: Sequence[ClassInfo] | None,
     tags: Mapping[str, str],
     work: Path,
+    codec: Codec = "zstd",
     nodata: int = NODATA,
     bands: Sequence[str] = ("",),
 ) -> None:
@@ -57,6 +54,7 @@ def write_cog(
         classes: Classes of a class mask, None for confidence and scores.
         tags: Provenance, written as metadata.
         work: Folder for overviews while they are made.
+        codec: Compression.
         nodata: Value of pixels without data.
         bands: Description of each band; none is "". Overviews of several bands are
             GDAL's own, a whole pass for each of them.
@@ -87,9 +85,8 @@ def write_cog(
                 temporary,
                 driver="COG",
                 BLOCKSIZE=BLOCK_SIZE,
-                # Zstd is smaller, but builds of GDAL and web viewers may lack it.
-                COMPRESS="DEFLATE",
-                LEVEL=_MASK_LEVEL if classes else _CONFIDENCE_LEVEL,
+                COMPRESS=codec.upper(),
+                LEVEL=_MASK_LEVELS[codec] if classes else 1,
                 # Neighbouring percents are close numbers; class ids are names.
                 PREDICTOR="NO" if classes else "STANDARD",
                 # GDAL's own cost more than all the rest.

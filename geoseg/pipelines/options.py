@@ -11,7 +11,7 @@ from typing import Any, Literal, TypedDict
 from geoseg.config import compose, convert, override
 from geoseg.errors import UsageError
 from geoseg.pipelines.segment import SegmentConfig
-from geoseg.types import BlendSpace, BlendWindow, Dtype
+from geoseg.types import BlendSpace, BlendWindow, Codec, Dtype
 
 DEFAULT_PIPELINE = "segment"
 """Recipe that is read when none is named."""
@@ -46,6 +46,7 @@ class SegmentOptions(TypedDict, total=False):
     confidence: bool | None
     polygons: bool | None
     save_scores: bool | None
+    compress: Codec | None
     exclude: Sequence[str | int] | None
     min_area: float | None
     simplify: float | None
@@ -75,6 +76,7 @@ KEYS: Mapping[str, str] = {
     "confidence": "output.confidence",
     "polygons": "output.polygons",
     "save_scores": "output.save_scores",
+    "compress": "output.compress",
     "exclude": "output.exclude",
     "min_area": "output.min_area",
     "simplify": "output.simplify",

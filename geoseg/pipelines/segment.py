@@ -22,7 +22,7 @@ from geoseg.models.registry import find_model, import_modules, read_spec
 from geoseg.pipelines.segment_plan import Plan, check_options
 from geoseg.stream import SceneFailure, SceneStream
 from geoseg.tiling import default_stride
-from geoseg.types import BlendSpace, BlendWindow, Dtype, ModelSpec
+from geoseg.types import BlendSpace, BlendWindow, Codec, Dtype, ModelSpec
 
 RUN_YAML = """\
 # What this run was given; `geoseg segment -c` of this file runs it again.
@@ -115,6 +115,8 @@ class OutputConfig:
     """Write `segments.gpkg`."""
     save_scores: bool = False
     """Write `scores.tif`."""
+    compress: Codec = "zstd"
+    """Compression of rasters."""
     exclude: tuple[str | int, ...] = ()
     """Ids or names of classes that get no polygons."""
     min_area: float = 0.0

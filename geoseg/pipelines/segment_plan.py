@@ -128,6 +128,7 @@ class Plan:
             "confidence": config.output.confidence,
             "polygons": config.output.polygons,
             "scores": config.output.save_scores,
+            "compress": config.output.compress,
             "exclude": sorted(self._excluded),
             "generalization": [config.output.min_area, config.output.simplify],
             # C3 promises identical bytes only where these are equal.
@@ -173,6 +174,7 @@ class Plan:
             confidence=self.config.output.confidence,
             polygons=self.config.output.polygons,
             scores=self.config.output.save_scores,
+            codec=self.config.output.compress,
             excluded=self._excluded,
             generalization=self.config.output.generalization,
             provenance=(

@@ -42,6 +42,7 @@ FLAGS: list[tuple[str, str, object]] = [
     ("--no-confidence", "output.confidence", False),
     ("--no-polygons", "output.polygons", False),
     ("--save-scores", "output.save_scores", True),
+    ("--compress deflate", "output.compress", "deflate"),
     ("--exclude road --exclude 3", "output.exclude", ("road", "3")),
     ("--min-area 25", "output.min_area", 25.0),
     ("--simplify 1.5", "output.simplify", 1.5),

@@ -32,6 +32,7 @@ class Seen:
     batches: set[int]
     processes: set[int]
     files: set[str]
+    codec: str
     pixel_size: float
     mask: npt.NDArray[np.uint8]
     confidence: npt.NDArray[np.uint8] | None
@@ -56,6 +57,7 @@ class Bench:
         folder = Path(result.folder)
         with rasterio.open(folder / "classes.tif") as dataset:
             size = dataset.transform.a
+            codec = dataset.compression.name
         lines = [p.read_text().split() for p in self.log.glob("*-tiles")]
         confidence = folder / "confidence.tif"
         return Seen(
@@ -65,6 +67,7 @@ class Bench:
             batches={int(count) for line in lines for count in line},
             processes=set(logged_tiles(self.log)),
             files={path.name for path in folder.iterdir()},
+            codec=codec,
             pixel_size=size,
             mask=read_band(folder / "classes.tif"),
             confidence=read_band(confidence) if confidence.exists() else None,
@@ -157,6 +160,11 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[[Seen, Seen], object]]] = {
         "output",
         {"save_scores": True},
         lambda u, s: s.files - u.files == {"scores.tif"},
+    ),
+    "compress": (
+        "output",
+        {"compress": "deflate"},
+        lambda u, s: (u.codec, s.codec) == ("zstd", "deflate"),
     ),
     "no_polygons": (
         "output",
