@@ -98,7 +98,7 @@ def ours(path: Path, resolution: Any = "native") -> Tiles:  # noqa: ANN401
     grid = TileGrid(*scene.grid.shape, TILE, STRIDE)
     # A state of its own: nothing is left of the round before.
     state = str(time.perf_counter_ns())
-    for band in grid.bands():
+    for band in grid.bands(whole_rows=scene.by_rows):
         with (
             kept_reader(scene, state) as reader,
             PixelsAhead(reader, band.footprint, TILE) as pixels,

@@ -105,7 +105,7 @@ class SceneJob:
     @cached_property
     def bands(self) -> tuple[Band, ...]:
         """Bands of the scene, derived from the grid wherever they are needed."""
-        return self.grid.bands()
+        return self.grid.bands(whole_rows=self.scene.by_rows)
 
     @cached_property
     def parts(self) -> tuple[Band, ...]:

@@ -291,9 +291,14 @@ class SceneStream:
         self._submitted += 1
         # Numbered: the key of a cancelled task is not free again at once.
         key = f"{kind}-{self._token}-{self._submitted}-{run.job.scene_id}-{index}"
-        future = self._client.submit(
-            function, *args, key=key, retries=TRIES - 1, pure=False, **how
-        )
+        try:
+            future = self._client.submit(
+                function, *args, key=key, retries=TRIES - 1, pure=False, **how
+            )
+        except Exception as error:  # Of the many that distributed has for it.
+            if self._client.status == "running":
+                raise
+            raise ClusterError(LOST) from error
         self._tasks[key] = (run, kind, index)
         run.waiting[key] = future
         self._queue.add(future)

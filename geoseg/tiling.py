@@ -11,6 +11,9 @@ from functools import lru_cache
 from geoseg.errors import TilingError
 from geoseg.grid import Window
 
+BAND_TILES = 24
+"""Tiles of a band: three batches on CUDA, and two tasks for them are few."""
+
 
 def tile_origins(length: int, tile_size: int, stride: int) -> tuple[int, ...]:
     """Place tiles along one axis so that every pixel is covered.
@@ -168,31 +171,29 @@ class TileGrid:
         """Return tile (i, j) of `rows` x `cols`; it may reach past a small scene."""
         return Window(self.rows[i], self.cols[j], self.tile_size, self.tile_size)
 
-    def bands(self, min_tiles: int = 16, max_tiles: int = 48) -> tuple[Band, ...]:
-        """Group the tiles into bands of bounded size.
+    def bands(
+        self, tiles: int = BAND_TILES, *, whole_rows: bool = False
+    ) -> tuple[Band, ...]:
+        """Group the tiles into bands of about the same size, whatever the scene's.
 
-        A band is one tile row. Narrow scenes put several rows in a band, so that
-        reading the rows that neighbours share costs little; a row of more than
-        `max_tiles` is cut into even segments, so that memory stays bounded.
+        What a worker holds is in proportion to a band. Narrow scenes put several rows
+        of tiles in a band, so that reading the rows that neighbours share costs little;
+        wide rows are cut into even segments, one or more rows high.
 
         Args:
-            min_tiles: Least tiles in a band, unless the region has fewer.
-            max_tiles: Most tiles of a row in one band, >= min_tiles; segments of a
-                longer row have at least half as many.
+            tiles: Tiles that a band should have; it has at most twice as many.
+            whole_rows: Cut rows only where they have twice as many tiles, up to three
+                times: of files that are read by whole rows, each segment reads all.
 
         Returns:
-            Bands in order of rows, then segments, fewer than `3 * min_tiles` tiles
-            each where rows were joined. Their outputs partition `output`.
+            Bands in order of rows, then segments. Their outputs partition `output`.
+
+        Raises:
+            TilingError: There is to be no tile in a band.
         """
-        if not 1 <= min_tiles <= max_tiles:
-            raise TilingError(
-                f"a band cannot hold {min_tiles} to {max_tiles} tiles; give "
-                "min_tiles >= 1 and max_tiles >= min_tiles"
-            )
-        segments = -(-len(self.cols) // max_tiles)
-        joined = -(-min_tiles // len(self.cols))
-        # Rounded down and spread evenly: no band is left with less than its share.
-        groups = max(1, len(self.rows) // joined)
+        if tiles < 1:
+            raise TilingError(f"a band cannot hold {tiles} tiles; give 1 or more")
+        groups, segments = self._band_counts(tiles, whole_rows=whole_rows)
         out = self.output
         row_cuts = _cut_axis(self.rows, groups, self.tile_size, out.row, out.row_stop)
         col_cuts = _cut_axis(self.cols, segments, self.tile_size, out.col, out.col_stop)
@@ -201,6 +202,20 @@ class TileGrid:
             self._band(index, row_cut, col_cut, segments)
             for index, (row_cut, col_cut) in pairs
         )
+
+    def _band_counts(self, tiles: int, *, whole_rows: bool) -> tuple[int, int]:
+        """Return into how many groups the rows go, and the columns."""
+        height, width = len(self.rows), len(self.cols)
+        if whole_rows:
+            joined, most = max(1, round(tiles / width)), 2 * tiles
+        else:
+            # Few rows: their logits wait for all of the row below.
+            fitting = (r for r in itertools.count(1) if _suits(r * width, tiles))
+            joined, most = next(fitting), tiles
+        groups = -(-height // joined)
+        # Rather too few: a group may have less rows than were joined.
+        segments = max(1, round(height * width / (groups * most) - 0.1))
+        return groups, min(segments, width)
 
     def _band(self, index: int, row: _Cut, col: _Cut, segments: int) -> Band:
         needs = {g * segments + s for g in row.needs for s in col.needs}
@@ -220,6 +235,17 @@ class TileGrid:
             # An empty output touches no tile; the band itself is named all the same.
             needs=tuple(sorted(needs | {index})),
         )
+
+
+def _suits(found: int, tiles: int) -> bool:
+    """Tell whether segments of a number of tiles are about as large as bands should be.
+
+    They are 7/8 to 7/6 of it: two tasks for 21 tiles keep Dask's scheduler idle. For a
+    row that need not be cut 5/6 will do.
+    """
+    segments = max(1, round(found / tiles))
+    least = 35 if segments == 1 else 36.75
+    return least * tiles * segments <= 42 * found <= 49 * tiles * segments
 
 
 @dataclass(frozen=True, slots=True)

@@ -198,14 +198,14 @@ def test_overlapping_tiles_give_the_weighted_mean_of_their_upsampled_logits(
     st.sampled_from(WINDOWS),
     st.sampled_from(SPACES),
     st.integers(1, 30),
-    st.sampled_from([(1, 1), (1, 3), (4, 8), (16, 48)]),
+    st.sampled_from([1, 3, 8, 24]),
 )
 def test_bands_blocks_and_regions_change_no_byte(
     grid: TileGrid,
     window: BlendWindow,
     space: BlendSpace,
     block_rows: int,
-    bounds: tuple[int, int],
+    band_tiles: int,
 ) -> None:
     whole = TileGrid(grid.height, grid.width, grid.tile_size, grid.stride)
     size = grid.tile_size // 4
@@ -213,7 +213,7 @@ def test_bands_blocks_and_regions_change_no_byte(
     expected, _ = blend(draw_tiles(whole, size, 9), whole, window=window, space=space)
     expected_index, expected_confidence = classify(expected, space)
     tiles = draw_tiles(grid, size, 9)
-    bands = grid.bands(*bounds)
+    bands = grid.bands(band_tiles)
     for band in bands:
         if not (band.output.height and band.output.width):
             continue

@@ -75,7 +75,7 @@ def test_scores_do_not_depend_on_bands_and_blocks(
 ) -> None:
     [whole] = segment_plainly(scene, tmp_path / "whole", model, WANTED)
     split = TileGrid.bands
-    monkeypatch.setattr(TileGrid, "bands", lambda grid: split(grid, 1, 2))
+    monkeypatch.setattr(TileGrid, "bands", lambda grid, **_: split(grid, 2))
     monkeypatch.setattr(scoring, "_MOST_BYTES", 5 * 250 * 3)
     [cut] = segment_plainly(scene, tmp_path / "cut", model, WANTED)
     for name in ("classes.tif", "confidence.tif"):

@@ -47,7 +47,7 @@ def client() -> Iterator[Client]:
 def _many_bands(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut small scenes into as many bands as large ones have."""
     split = TileGrid.bands
-    monkeypatch.setattr(TileGrid, "bands", lambda grid: split(grid, 1, 3))
+    monkeypatch.setattr(TileGrid, "bands", lambda grid, **_: split(grid, 1))
 
 
 Outcome = SceneResult | SceneFailure

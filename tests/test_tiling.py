@@ -21,8 +21,15 @@ from geoseg.tiling import (
     tile_origins,
 )
 
-# Small bounds, so that small grids are joined and cut as large ones are by 16 and 48.
-BOUNDS = st.sampled_from([(1, 1), (1, 3), (4, 8), (16, 48), (5, 5)])
+# Small numbers, so that small grids are joined and cut as large ones are by 24.
+SHAPES = st.tuples(st.sampled_from([1, 2, 3, 5, 9, 24]), st.booleans())
+Shape = tuple[int, bool]
+
+
+def banded(grid: TileGrid, shape: Shape) -> tuple[Band, ...]:
+    """Group into bands of about so many tiles, of whole rows or not."""
+    tiles, whole_rows = shape
+    return grid.bands(tiles, whole_rows=whole_rows)
 
 
 def touching_bands(grid: TileGrid, bands: Sequence[Band], window: Window) -> set[int]:
@@ -98,12 +105,10 @@ def test_a_region_keeps_the_tiles_that_touch_it_where_they_are(grid: TileGrid) -
     )
 
 
-@given(tile_grids(), BOUNDS)
-def test_band_outputs_partition_the_region(
-    grid: TileGrid, bounds: tuple[int, int]
-) -> None:
+@given(tile_grids(), SHAPES)
+def test_band_outputs_partition_the_region(grid: TileGrid, shape: Shape) -> None:
     count = np.zeros((grid.height, grid.width), int)
-    for band in grid.bands(*bounds):
+    for band in banded(grid, shape):
         if band.output.intersection(grid.output):
             assert grid.output.contains(band.output)
         count[band.output.slices] += 1
@@ -112,9 +117,9 @@ def test_band_outputs_partition_the_region(
     np.testing.assert_array_equal(count, expected)
 
 
-@given(tile_grids(), BOUNDS)
-def test_every_tile_is_in_one_band(grid: TileGrid, bounds: tuple[int, int]) -> None:
-    bands = grid.bands(*bounds)
+@given(tile_grids(), SHAPES)
+def test_every_tile_is_in_one_band(grid: TileGrid, shape: Shape) -> None:
+    bands = banded(grid, shape)
     tiles = [tile for band in bands for tile in band.tiles]
     every = itertools.product(range(len(grid.rows)), range(len(grid.cols)))
     assert sorted(tiles) == list(every)
@@ -122,30 +127,30 @@ def test_every_tile_is_in_one_band(grid: TileGrid, bounds: tuple[int, int]) -> N
     assert sum(len(band) for band in bands) == len(tiles)
 
 
-@given(tile_grids(max_side=60), BOUNDS)
+@given(tile_grids(max_side=60), SHAPES)
 def test_needs_are_the_bands_whose_tiles_touch_the_output(
-    grid: TileGrid, bounds: tuple[int, int]
+    grid: TileGrid, shape: Shape
 ) -> None:
-    bands = grid.bands(*bounds)
+    bands = banded(grid, shape)
     for band in bands:
         touching = touching_bands(grid, bands, band.output)
         assert list(band.needs) == sorted(touching | {band.index})
 
 
-@given(tile_grids(), BOUNDS)
+@given(tile_grids(), SHAPES)
 def test_an_output_is_finished_before_the_next_band_of_its_column_starts(
-    grid: TileGrid, bounds: tuple[int, int]
+    grid: TileGrid, shape: Shape
 ) -> None:
-    for band in grid.bands(*bounds):
+    for band in banded(grid, shape):
         assert max(band.needs) == band.index
 
 
-@given(tile_grids(), BOUNDS)
+@given(tile_grids(), SHAPES)
 def test_a_footprint_holds_the_bands_tiles_and_ends_with_the_scene(
-    grid: TileGrid, bounds: tuple[int, int]
+    grid: TileGrid, shape: Shape
 ) -> None:
     scene = Window(0, 0, grid.height, grid.width)
-    for band in grid.bands(*bounds):
+    for band in banded(grid, shape):
         covered = np.zeros((grid.height, grid.width), bool)
         for i, j in band.tiles:
             part = grid.tile(i, j).intersection(scene)
@@ -158,33 +163,46 @@ def test_a_footprint_holds_the_bands_tiles_and_ends_with_the_scene(
             assert band.footprint.contains(band.output)
 
 
-@given(tile_grids(), BOUNDS)
+@given(st.integers(1, 100), st.integers(1, 300), SHAPES)
 def test_bands_have_enough_tiles_and_not_too_many(
-    grid: TileGrid, bounds: tuple[int, int]
+    rows: int, cols: int, shape: Shape
 ) -> None:
-    min_tiles, max_tiles = bounds
-    total = len(grid.rows) * len(grid.cols)
-    for band in grid.bands(*bounds):
-        assert len(band) >= min(min_tiles, total, max(1, max_tiles // 2))
-        assert len(band.cols) <= max_tiles
-        assert len(band) <= max_tiles or len(band) < 3 * min_tiles
+    grid = TileGrid(rows, cols, tile_size=1, stride=1)
+    bands = banded(grid, shape)
+    tiles, whole_rows = shape
+    sizes = [len(band) for band in bands]
+    assert max(sizes) <= (3.2 if whole_rows else 2) * tiles
+    if not whole_rows:
+        assert min(sizes) >= min(tiles // 3, rows * cols)
 
 
-@given(st.integers(1, 300), BOUNDS)
-def test_segments_of_a_row_are_balanced(num_cols: int, bounds: tuple[int, int]) -> None:
+@given(st.integers(1, 300), SHAPES)
+def test_segments_of_a_row_are_balanced(num_cols: int, shape: Shape) -> None:
     grid = TileGrid(1, num_cols, tile_size=1, stride=1)
-    widths = [len(band.cols) for band in grid.bands(*bounds)]
+    widths = [len(band.cols) for band in banded(grid, shape)]
     assert max(widths) - min(widths) <= 1
-    assert len(widths) == -(-num_cols // bounds[1])
-    if num_cols > bounds[1]:
-        assert min(widths) >= bounds[1] // 2
+
+
+@given(st.integers(5, 200), st.integers(30, 300))
+def test_wide_scenes_have_at_most_a_task_for_ten_tiles(rows: int, cols: int) -> None:
+    for whole_rows in (False, True):
+        bands = TileGrid(rows, cols, tile_size=1, stride=1).bands(whole_rows=whole_rows)
+        # One to predict, one to blend, and one to finish the scene.
+        assert 2 * len(bands) + 1 <= 0.1 * rows * cols
+
+
+@pytest.mark.parametrize("side", [6_000, 10_000, 24_000, 60_000, 200_000])
+def test_bands_of_large_scenes_are_alike(side: int) -> None:
+    sizes = [len(band) for band in TileGrid(side, side, 720, 624).bands()]
+    assert 20 <= np.mean(sizes) <= 26
+    assert max(sizes) <= 26
 
 
 @given(tile_grids())
 def test_only_rows_that_start_above_a_region_can_leave_an_output_empty(
     grid: TileGrid,
 ) -> None:
-    for band in grid.bands(1, 1):
+    for band in grid.bands(1):
         if band.output.height and band.output.width:
             continue
         assert grid.region is not None
@@ -200,17 +218,31 @@ def test_only_rows_that_start_above_a_region_can_leave_an_output_empty(
         )
 
 
-def test_a_band_of_a_large_scene_is_one_row_cut_into_segments() -> None:
-    grid = TileGrid(24_000, 100_000, 720, 624)
+def test_a_row_of_a_large_scene_is_cut_into_segments() -> None:
+    grid = TileGrid(24_000, 60_000, 720, 624)
     bands = grid.bands()
-    assert len(grid.cols) == 161
-    assert [len(band.cols) for band in bands[:4]] == [40, 40, 40, 41]
+    assert len(grid.cols) == 96
+    assert [len(band.cols) for band in bands[:4]] == [24] * 4
     assert {len(band.rows) for band in bands} == {1}
     assert bands[5].needs == (0, 1, 4, 5)
 
 
+def test_a_row_that_is_cut_badly_is_joined_with_the_next() -> None:
+    grid = TileGrid(24_000, 24_000, 720, 624)
+    bands = grid.bands()
+    assert len(grid.rows) == len(grid.cols) == 39
+    assert {len(band.cols) for band in bands} == {13}
+    assert [len(band.rows) for band in bands[::3]] == [1, *[2] * 19]
+
+
+def test_a_file_of_whole_rows_is_cut_only_where_it_is_very_wide() -> None:
+    for side, segments in ((40_000, 1), (60_000, 2)):
+        bands = TileGrid(24_000, side, 720, 624).bands(whole_rows=True)
+        assert sum(band.row_start == 0 for band in bands) == segments
+
+
 def test_three_bands_meet_where_the_last_row_is_pulled_inward() -> None:
-    grid = TileGrid(1345, 720 * 16, 720, 624)
+    grid = TileGrid(1345, 624 * 24, 720, 624)
     assert grid.rows == (0, 624, 625)
     assert grid.bands()[2].needs == (0, 1, 2)
 
@@ -246,10 +278,9 @@ def test_a_tiling_that_cannot_cover_is_refused(
         TileGrid(height, 9, tile_size, stride)
 
 
-@pytest.mark.parametrize(("low", "high"), [(0, 4), (5, 4)])
-def test_bands_without_room_for_tiles_are_refused(low: int, high: int) -> None:
-    with pytest.raises(TilingError, match="max_tiles >= min_tiles"):
-        TileGrid(9, 9, 4, 4).bands(low, high)
+def test_bands_without_room_for_tiles_are_refused() -> None:
+    with pytest.raises(TilingError, match="give 1 or more"):
+        TileGrid(9, 9, 4, 4).bands(0)
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ class PixelsAhead:
             size: Height of a piece, pixels; tiles are needed row by row.
         """
         self._reader, self._window = reader, window
-        width = _PIECE_TILES * size if reader.is_tiled else window.width
+        width = window.width if reader.scene.by_rows else _PIECE_TILES * size
         self._pieces = [
             Window(
                 row,

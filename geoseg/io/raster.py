@@ -57,6 +57,8 @@ class Scene:
     """Alpha band, 1-based."""
     masked: bool
     """A mask band hides pixels, or a list of nodata values by band."""
+    by_rows: bool
+    """No part of a row of the file is read without the rest of it."""
     region: Window | None
     """Bounds of the area of interest in `grid`, None for the whole scene."""
     aoi: bytes | None
@@ -133,6 +135,7 @@ def open_scene(
             nodata=choose_nodata(dataset, chosen, nodata),
             alpha=alpha,
             masked=has_mask(dataset, chosen[0], replaced=nodata is not None),
+            by_rows=dataset.block_shapes[chosen[0] - 1][1] >= dataset.width,
             region=None if area is None else region_of(area, grid),
             aoi=None if area is None else shapely.to_wkb(area),
             acquired=_acquired(dataset),
@@ -155,12 +158,6 @@ class SceneReader(RasterReader):
             if scene.aoi is None
             else in_pixels(shapely.from_wkb(scene.aoi), scene.grid)
         )
-
-    @property
-    def is_tiled(self) -> bool:
-        """Whether a part of a row is read without the rest of it."""
-        width = self.dataset.block_shapes[self.scene.bands[0] - 1][1]
-        return bool(width < self.dataset.width)
 
     def read(self, window: Window) -> Pixels:
         """Read one window; each source pixel it needs is read once.

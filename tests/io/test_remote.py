@@ -56,7 +56,7 @@ def web(tmp_path: Path) -> Iterator[Web]:
 def read_bands(scene: Scene) -> int:
     """Read all bands as `segment` does, and return their number."""
     grid = TileGrid(*scene.grid.shape, tile_size=240, stride=208)
-    bands = grid.bands()
+    bands = grid.bands(whole_rows=scene.by_rows)
     for band in bands:
         with (
             kept_reader(scene, "remote") as reader,
