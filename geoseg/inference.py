@@ -192,8 +192,8 @@ class Predictor:
     ) -> _Running:
         """Normalise a batch and run the model; CUDA goes on after this returns."""
         pixels = values.to(self.device, non_blocking=True)
-        # The model's order of memory, while a pixel is one byte and not yet four.
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        # Not in the model's order of memory, channels last: its first layer does that as
+        # fast, and arithmetic by channel is a tenth of the work this way.
         images = pixels.to(torch.float32)
         # By what means 1.0, per dataset: never by what a tile happens to hold.
         images.mul_(1 / (scale * self.std)).sub_(self.mean / self.std)
@@ -218,9 +218,7 @@ class Predictor:
             dtype=self.dtype,
             enabled=self.dtype != torch.float32,
         ):
-            output = self.model(
-                pixel_values=flipped.contiguous(memory_format=torch.channels_last)
-            )
+            output = self.model(pixel_values=flipped)
         logits = class_logits(output)
         return logits.float().flip(axes) if axes else logits
 

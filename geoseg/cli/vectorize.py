@@ -83,8 +83,9 @@ result_option = partial(click.option, cls=Option, section="Result")
     "--threads",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Threads that read and trace; the result is the same.  [default: 1, with 3 "
-    "cores or more 2]",
+    default=1,
+    help="Threads that read and trace, beside the one that writes; more pay where the "
+    "raster is slow to read. The result is the same.  [default: 1]",
 )
 @class_option(
     "--classes",

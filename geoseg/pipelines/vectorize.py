@@ -43,7 +43,6 @@ from geoseg.pipelines.vectorize_classes import (
 from geoseg.pipelines.vectorize_output import check_not_a_source, choose_output
 from geoseg.vectorize import (
     PolygonBatch,
-    default_threads,
     trace_bands,
 )
 from geoseg.vectorize.native import library
@@ -71,8 +70,8 @@ class VectorizeConfig:
     """Ids or names of classes that get no polygons."""
     generalization: Generalization = field(default_factory=Generalization)
     """What is done to polygons once they are traced."""
-    threads: int | None = None
-    """Threads that read and trace; None: as many as pay."""
+    threads: int = 1
+    """Threads that read and trace. The writer has one of its own and is slower."""
     overwrite: bool = False
     """Replace the output if it is there."""
 
@@ -82,7 +81,7 @@ class VectorizeConfig:
         Raises:
             UsageError: A number is too small.
         """
-        if self.threads is not None and self.threads < 1:
+        if self.threads < 1:
             raise UsageError(f"{self.threads} threads trace nothing; use 1 or more")
 
 
@@ -261,7 +260,7 @@ class _Job:
                     height=raster.rows,
                     transform=raster.grid.transform,
                     spill=folder,
-                    threads=config.threads or default_threads(),
+                    threads=config.threads,
                     nodata=coding.hidden,
                     classes=coding.classes,
                 )

@@ -9,7 +9,7 @@ none, so that neighbours share their edges vertex by vertex: a valid coverage.
 from __future__ import annotations
 
 from geoseg.vectorize.absorbing import absorb_small
-from geoseg.vectorize.banding import default_threads, trace_bands
+from geoseg.vectorize.banding import trace_bands
 from geoseg.vectorize.batch import PolygonBatch
 from geoseg.vectorize.joining import join_parts
 from geoseg.vectorize.simplifying import simplify
@@ -19,7 +19,6 @@ __all__ = [
     "PolygonBatch",
     "TracedPart",
     "absorb_small",
-    "default_threads",
     "join_parts",
     "load_part",
     "simplify",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -191,8 +190,3 @@ class _Band:
         self._halves -= 1
         if not self._halves:
             self._ahead.let_go(self._index)
-
-
-def default_threads() -> int:
-    """Return how many threads trace: one core is for the writer, which is slower."""
-    return max(1, min(2, len(os.sched_getaffinity(0)) - 1))
