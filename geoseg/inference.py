@@ -192,8 +192,8 @@ class Predictor:
     ) -> _Running:
         """Normalise a batch and run the model; CUDA goes on after this returns."""
         pixels = values.to(self.device, non_blocking=True)
-        # Not in the model's order of memory, channels last: its first layer does that as
-        # fast, and arithmetic by channel is a tenth of the work this way.
+        # Not in the model's order of memory, channels last: its first layer does that
+        # as fast, and arithmetic by channel is a tenth of the work this way.
         images = pixels.to(torch.float32)
         # By what means 1.0, per dataset: never by what a tile happens to hold.
         images.mul_(1 / (scale * self.std)).sub_(self.mean / self.std)
