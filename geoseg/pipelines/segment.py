@@ -10,7 +10,8 @@ from typing import Literal
 
 from geoseg import __version__
 from geoseg.archive import RunDirectory, SceneFile, find_scenes
-from geoseg.cluster import ClusterConfig, connect, plugin_name
+from geoseg.cluster import connect, plugin_name
+from geoseg.clusters.config import ClusterConfig
 from geoseg.config import dump
 from geoseg.errors import ConfigError, OutsideRootError, TilingError, UsageError
 from geoseg.finish import SceneResult
