@@ -17,6 +17,7 @@ from distributed.system import MEMORY_LIMIT
 from geoseg._processes import local_cluster as local_processes
 from geoseg.clusters.client import leave, wait_for_worker
 from geoseg.clusters.config import ClusterConfig
+from geoseg.clusters.security import security_of, server_settings
 from geoseg.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -52,13 +53,20 @@ def local_cluster(
         ExitStack() as ending,
     ):
         number = max(1, min(workers, parts))
+        security = security_of(config.tls)
         processes = local_processes(
-            number, config.threads, config.timeout, Path(scratch)
+            number,
+            config.threads,
+            config.timeout,
+            Path(scratch),
+            server_settings(security),
         )
         try:
             with _child_environment():
                 address = ending.enter_context(processes)
-            client = Client(address, timeout=config.timeout, set_as_default=False)
+            client = Client(
+                address, timeout=config.timeout, security=security, set_as_default=False
+            )
         except (OSError, RuntimeError) as error:
             raise ClusterError(
                 f"a local cluster did not start {late} ({error})"

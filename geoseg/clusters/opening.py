@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from geoseg.clusters.config import ClusterConfig
 from geoseg.clusters.given import given_cluster
 from geoseg.clusters.local import local_cluster
+from geoseg.clusters.spec import cluster_of_class
 
 if TYPE_CHECKING:
     from geoseg.inference import PredictorConfig
@@ -23,6 +24,8 @@ def open_cluster(
         model: What the workers will load.
         parts: Parts there are to do: no more workers are started.
     """
-    if config.scheduler is not None:
+    if config.spec is not None:
+        return cluster_of_class(config, config.spec, parts)
+    if config.scheduler is not None or config.scheduler_file is not None:
         return given_cluster(config)
     return local_cluster(config, model, parts)

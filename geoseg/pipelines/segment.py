@@ -292,6 +292,7 @@ def _located(config: SegmentConfig) -> SegmentConfig:
         scenes=tuple(str(Path(scene).absolute()) for scene in config.scenes),
         out=config.out.absolute(),
         model=model,
+        cluster=config.cluster.located(),
         input=replace(
             given,
             root=given.root and given.root.absolute(),
