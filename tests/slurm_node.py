@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -143,23 +144,33 @@ def _wait(folder: Path, what: str, ready: Callable[[], bool]) -> None:
 
 
 def _is_idle(environment: dict[str, str]) -> bool:
-    asked = subprocess.run(
-        ["sinfo", "--noheader", "--format=%T"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return asked.stdout.strip() == "idle"
+    state = _output(["sinfo", "--noheader", "--format=%T"], environment)
+    return state.strip() == "idle"
 
 
 def _end_jobs(environment: dict[str, str]) -> None:
-    cancel = ["scancel", "--user=root", "--signal=KILL", "--full"]
-    subprocess.run(cancel, env=environment, check=False)
+    for cancel in (["scancel", "--signal=KILL", "--full"], ["scancel"]):
+        subprocess.run([*cancel, "--user=root"], env=environment, check=False)
+    deadline = time.monotonic() + 20
+    while queued(environment) and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def queued(environment: dict[str, str]) -> list[str]:
+    """Return the ids of jobs that wait or run."""
+    return _output(["squeue", "--noheader", "--format=%i"], environment).split()
+
+
+def _output(command: list[str], environment: dict[str, str]) -> str:
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False
+    ).stdout
 
 
 def main() -> int:
     """Run a command on a node of its own."""
+    # So that all that was started ends, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with slurm_node() as environment:
         return subprocess.run(sys.argv[1:], env=environment, check=False).returncode
 

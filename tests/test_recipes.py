@@ -35,7 +35,7 @@ PIPELINES = {
     ),
 }
 # Which pipeline takes the parts of a group, how they are chosen, what they ask for.
-GROUPS = {
+GROUPS: dict[str, tuple[str, str, list[str]]] = {
     "clusters": ("segment", "clusters", []),
     "output": ("segment", "output", []),
     "data": ("train-builtin", "data", []),

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from distributed import Client, SpecCluster, SSHCluster
-from distributed.deploy import Cluster
+from distributed import Client, SpecCluster, SSHCluster, SubprocessCluster
+from distributed.core import Status
+from distributed.deploy.cluster import Cluster
 from distributed.utils import import_term
 
 from geoseg.clusters import jobs
@@ -26,6 +27,9 @@ _GOODBYE = 30.0
 
 _LOOK = 5.0
 """Seconds after which a queue is asked what became of jobs."""
+
+FUNCTIONS = (SSHCluster, SubprocessCluster)
+"""What distributed writes as a function that makes a `SpecCluster`."""
 
 EXTRAS = {"dask_jobqueue": "'geoseg[slurm]'", "dask_kubernetes": "dask-kubernetes"}
 """What to install for classes that people ask for."""
@@ -68,14 +72,14 @@ def find_class(path: str) -> Callable[..., Any]:
     except (ImportError, AttributeError, ValueError) as error:
         package = path.split(".")[0]
         hint = "package.module.Class is what it looks like"
-        if getattr(error, "name", None) == package:
+        if "." in path and getattr(error, "name", None) == package:
             hint = f"pip install {EXTRAS.get(package, f'what {package} belongs to')}"
         raise ConfigError(
             f"cluster.spec.cls: {path!r} cannot be imported ({error}); {hint}"
         ) from error
     # Checked before anything is called: a path names a function as well.
     is_class = inspect.isclass(found) and issubclass(found, Cluster)
-    if not is_class and found is not SSHCluster:
+    if not is_class and found not in FUNCTIONS:
         raise ConfigError(
             f"cluster.spec.cls: {path} is no class of clusters; name a subclass of "
             "distributed.SpecCluster, such as distributed.LocalCluster"
@@ -110,19 +114,28 @@ def _scale(
     if number is None:
         return  # The class has its own.
 
-    async def grow() -> None:
-        cluster.scale(min(number, parts))
-        if isinstance(cluster, SpecCluster):
-            # `scale` alone leaves errors, such as a refused job, to a log.
-            await cluster._correct_state()
-
     try:
-        cluster.sync(grow)
+        cluster.sync(_grow, cluster, min(number, parts))
     except Exception as error:
         raise ClusterError(_did_not_start(spec.cls, error)) from error
     if spec.maximum is not None:
         most = max(spec.minimum, min(spec.maximum, parts))
         cluster.adapt(minimum=min(number, parts), maximum=most)
+
+
+async def _grow(cluster: Any, workers: int) -> None:  # noqa: ANN401
+    cluster.scale(workers)
+    if not isinstance(cluster, SpecCluster):
+        return
+    try:
+        # `scale` alone leaves errors, such as a refused job, to a log.
+        await cluster._correct_state()
+    except BaseException:
+        for worker in cluster.workers.values():
+            if worker.status == Status.created:
+                # Or it could not be closed.
+                worker.status = Status.failed
+        raise
 
 
 def _wait_for_worker(client: Any, cluster: Any, config: ClusterConfig) -> None:  # noqa: ANN401
@@ -161,4 +174,4 @@ def _did_not_start(path: str, error: BaseException) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(f"{error or type(error).__name__}".split())
+    return " ".join((str(error) or type(error).__name__).split())
