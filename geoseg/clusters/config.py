@@ -111,6 +111,11 @@ class ClusterConfig:
                 "give one"
             )
 
+    @property
+    def is_local(self) -> bool:
+        """Whether geoseg starts the workers on this machine."""
+        return not (self.scheduler or self.scheduler_file or self.spec)
+
     def located(self) -> ClusterConfig:
         """The same from any folder: paths made absolute."""
         tls = self.tls

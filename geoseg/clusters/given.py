@@ -16,7 +16,7 @@ from distributed.security import Security
 from geoseg._processes import read_address
 from geoseg.clusters.client import leave, wait_for_worker
 from geoseg.clusters.config import ClusterConfig
-from geoseg.clusters.security import check_address, refusal, security_of
+from geoseg.clusters.security import advice, check_address, security_of
 from geoseg.errors import ClusterError
 
 
@@ -36,11 +36,9 @@ def given_cluster(config: ClusterConfig) -> Iterator[Any]:
             address, timeout=config.timeout, security=security, set_as_default=False
         )
     except Exception as error:  # A port of another service answers anything.
-        why = (
-            refusal(error) or "check the address, and that `dask scheduler` runs there"
-        )
         raise ClusterError(
-            f"scheduler {address} did not answer within {config.timeout:g} s; {why}"
+            f"scheduler {address} did not answer within {config.timeout:g} s; "
+            f"{advice(address, error)}"
         ) from error
     with ExitStack() as ending:
         ending.callback(leave, client)

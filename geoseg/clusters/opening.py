@@ -24,8 +24,8 @@ def open_cluster(
         model: What the workers will load.
         parts: Parts there are to do: no more workers are started.
     """
+    if config.is_local:
+        return local_cluster(config, model, parts)
     if config.spec is not None:
         return cluster_of_class(config, config.spec, parts)
-    if config.scheduler is not None or config.scheduler_file is not None:
-        return given_cluster(config)
-    return local_cluster(config, model, parts)
+    return given_cluster(config)

@@ -62,13 +62,28 @@ def check_address(address: str, security: Security | None) -> None:
         )
 
 
-def refusal(error: BaseException) -> str | None:
+def advice(address: str, error: BaseException) -> str:
+    """Say what to look at when a scheduler did not let us in."""
+    if not address.startswith(_ENCRYPTED):
+        return "check the address, and that `dask scheduler` runs there"
+    refused = _refusal(error)
+    if refused is not None:
+        return f"TLS was refused ({refused}); check that one authority signed both"
+    # A server that refuses may just close the connection.
+    return (
+        "check the address, that `dask scheduler` runs there, and that one authority "
+        "signed both certificates"
+    )
+
+
+def _refusal(error: BaseException) -> str | None:
     """Say what TLS has against a connection that failed; None: it is not to blame."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, ssl.SSLError):
-            said = (cause.reason or str(cause)).lower().replace("_", " ")
-            return f"it refused TLS ({said}); check that one authority signed both"
+        # tornado's StreamClosedError carries what closed the stream.
+        blamed = getattr(cause, "real_error", None) or cause
+        if isinstance(blamed, ssl.SSLError):
+            return (blamed.reason or str(blamed)).lower().replace("_", " ")
         cause = cause.__cause__ or cause.__context__
     return None
 

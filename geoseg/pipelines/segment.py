@@ -324,7 +324,7 @@ def _model(config: SegmentConfig) -> tuple[PredictorConfig, ModelSpec]:
     import_modules(config.model.imports)
     folder = find_model(config.model.path)
     spec = read_spec(folder, name=config.model.path, tile_size=config.tiling.tile_size)
-    device = choose_device(config.model.device)
+    device = choose_device(config.model.device, here=config.cluster.is_local)
     predictor = PredictorConfig(
         folder=str(folder.absolute()),
         sha256=spec.weights_sha256,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -55,3 +57,29 @@ def test_a_scheduler_without_workers_is_told(tmp_path: Path) -> None:
             connect(given, model, parts=1),
         ):
             pass
+
+
+def test_a_scheduler_is_found_by_its_file_even_if_that_comes_late(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "scheduler.json"
+    with LocalCluster(
+        n_workers=1, processes=False, protocol="tcp://", dashboard_address=":0"
+    ) as running:
+        file.write_text("{")  # being written
+        whole = json.dumps({"address": running.scheduler_address})
+        later = threading.Timer(0.5, file.write_text, [whole])
+        later.start()
+        config = ClusterConfig(scheduler_file=file)
+        with connect(config, stub_config(tmp_path / "model"), parts=1) as client:
+            assert client.scheduler.address == running.scheduler_address
+        later.join()
+
+
+def test_a_scheduler_file_that_never_comes_is_told(tmp_path: Path) -> None:
+    config = ClusterConfig(scheduler_file=tmp_path / "scheduler.json", timeout=0.5)
+    with (
+        pytest.raises(ClusterError, match=r"scheduler\.json did not name an address"),
+        connect(config, stub_config(tmp_path / "model"), parts=1),
+    ):
+        pass
