@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -24,7 +24,11 @@ HOST = "127.0.0.1"
 
 @contextmanager
 def local_cluster(
-    workers: int, threads: int, timeout: float, scratch: Path
+    workers: int,
+    threads: int,
+    timeout: float,
+    scratch: Path,
+    common: Mapping[str, Any] | None = None,
 ) -> Iterator[str]:
     """Run a scheduler and workers until the block ends.
 
@@ -33,6 +37,7 @@ def local_cluster(
         threads: Threads of each.
         timeout: Seconds in which the scheduler must be there.
         scratch: Folder for what they write while they run.
+        common: More options of all servers, their security among them.
 
     Yields:
         Address of the scheduler; workers join it a little later.
@@ -43,7 +48,7 @@ def local_cluster(
     file, log = scratch / "scheduler.json", scratch / "scheduler.log"
     with ExitStack() as ending:
         stream = ending.enter_context(log.open("wb"))
-        options = {"host": HOST, "port": 0, "dashboard": False}
+        options = {**(common or {}), "host": HOST, "port": 0, "dashboard": False}
         options |= {"dashboard_address": None, "scheduler_file": str(file)}
         scheduler = _start("distributed.Scheduler", options, stderr=stream)
         ending.callback(_end, scheduler)
@@ -52,7 +57,8 @@ def local_cluster(
             said = log.read_text(errors="replace").strip().splitlines()
             raise RuntimeError(said[-1] if said else "its scheduler does not answer")
         for number in range(workers):
-            options = {"host": HOST, "nthreads": threads, "name": number}
+            options = {**(common or {}), "host": HOST, "nthreads": threads}
+            options |= {"name": number}
             # Bands are bounded by design; spilling them to disk would only slow them.
             options |= {"memory_limit": 0, "local_directory": str(scratch)}
             # A worker that cannot join ends long after its client has said why.
@@ -94,10 +100,17 @@ def _address(
     """Wait for the file in which a scheduler says where it is."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline and scheduler.poll() is None:
-        try:
-            address: str = json.loads(file.read_text())["address"]
-        except (OSError, ValueError):  # not there yet, or half of it
-            time.sleep(0.05)
-        else:
+        address = read_address(file)
+        if address is not None:
             return address
+        time.sleep(0.05)
     return None
+
+
+def read_address(file: Path) -> str | None:
+    """Read a scheduler's address from the file it writes about itself, None if none."""
+    try:
+        address = json.loads(file.read_text())["address"]
+    except (OSError, ValueError, KeyError, TypeError):  # not there yet, or half of it
+        return None
+    return address if isinstance(address, str) else None

@@ -245,8 +245,12 @@ class _Running:
             yield tile if self._event is None else tile.copy()
 
 
-def choose_device(name: str) -> str:
+def choose_device(name: str, *, here: bool = True) -> str:
     """Resolve `auto` to `cuda` where there is one, else `cpu`.
+
+    Args:
+        name: The device asked for.
+        here: Whether workers run on this machine: others may have GPUs, if it has none.
 
     Raises:
         ModelError: CUDA is asked for and not there, or the name is not a device.
@@ -261,6 +265,8 @@ def choose_device(name: str) -> str:
             f"device '{name}' is not one; use auto, cpu or cuda, or cuda:1 for the "
             "second of several"
         )
+    if not here:
+        return name
     if not torch.cuda.is_available():
         raise ModelError(
             "device 'cuda' is asked for but torch sees no GPU; use --device cpu"

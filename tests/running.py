@@ -12,9 +12,10 @@ import numpy.typing as npt
 import rasterio
 import shapely
 from scipy import ndimage
+from stubs import save_stub
 
 from geoseg.archive import RunDirectory, find_scenes
-from geoseg.cluster import ClusterConfig
+from geoseg.clusters.config import ClusterConfig
 from geoseg.finish import SceneResult, finish_scene
 from geoseg.graph import SceneJob, run_scene
 from geoseg.inference import Predictor, PredictorConfig
@@ -77,6 +78,11 @@ def predictor_config(config: SegmentConfig) -> PredictorConfig:
         batch_size=config.model.batch_size or 1,
         imports=config.model.imports,
     )
+
+
+def stub_config(folder: Path, **options: Any) -> PredictorConfig:  # noqa: ANN401
+    """Save a stub in `folder`; return how workers load it."""
+    return predictor_config(configuration(Path(), Path(), save_stub(folder, **options)))
 
 
 def plan_jobs(config: SegmentConfig) -> list[SceneJob]:

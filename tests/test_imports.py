@@ -34,6 +34,7 @@ LAYERS = {
     "_lifeline": 4,
     "_processes": 4,
     "cluster": 4,
+    "clusters": 4,
     "finish": 4,
     "generalizing": 4,
     "scoring": 4,

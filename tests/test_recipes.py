@@ -35,11 +35,17 @@ PIPELINES = {
     ),
 }
 # Which pipeline takes the parts of a group, how they are chosen, what they ask for.
-GROUPS = {
-    "clusters": ("segment", "clusters", ["cluster.scheduler=tcp://host:8786"]),
+GROUPS: dict[str, tuple[str, str, list[str]]] = {
+    "clusters": ("segment", "clusters", []),
     "output": ("segment", "output", []),
     "data": ("train-builtin", "data", []),
     "models": ("train-builtin", "models@model", []),
+}
+# What single parts of a group ask for.
+ASKED = {
+    "scheduler": ["cluster.scheduler=tcp://host:8786"],
+    "scheduler-file": ["cluster.scheduler_file=scheduler.json"],
+    "spec": ["cluster.spec.cls=distributed.LocalCluster"],
 }
 
 
@@ -91,7 +97,7 @@ def missing_keys(full: object, given: object, prefix: str = "") -> list[str]:
 @pytest.mark.parametrize(("group", "name"), parts())
 def test_every_part_fits_the_pipeline_that_takes_it(group: str, name: str) -> None:
     pipeline, choice, needed = GROUPS[group]
-    needed = [*PIPELINES[pipeline].needed, *needed]
+    needed = [*PIPELINES[pipeline].needed, *needed, *ASKED.get(name, [])]
     composed = compose(pipeline, [f"{choice}={name}", *needed])
     kind = config_class(pipeline)
     assert isinstance(convert(composed, kind), kind)

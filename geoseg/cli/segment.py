@@ -181,16 +181,27 @@ output_option = partial(click.option, cls=Option, section="Results")
     "files' common one]",
 )
 @cluster_option(
+    "--cluster",
+    metavar="NAME",
+    help="Kind of cluster: local, slurm, spec, or another of configs/clusters; see "
+    "docs/clusters.md.  [default: local]",
+)
+@cluster_option(
     "--workers",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Worker processes on this machine.  [default: one a GPU, else by cores and "
-    "memory]",
+    help="Workers to start: processes on this machine, or jobs.  [default: one a GPU, "
+    "else by cores and memory]",
 )
 @cluster_option(
     "--scheduler",
     metavar="ADDRESS",
     help="Dask scheduler that runs already, tcp://HOST:8786; its workers do the work.",
+)
+@cluster_option(
+    "--scheduler-file",
+    metavar="FILE",
+    help="Instead of its address: what `dask scheduler --scheduler-file FILE` writes.",
 )
 @configuration_options("segment", "tiling.stride=480")
 @output_options

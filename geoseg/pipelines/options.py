@@ -40,8 +40,10 @@ class SegmentOptions(TypedDict, total=False):
     root: str | os.PathLike[str] | None
     aoi: str | os.PathLike[str] | None
     bbox: Sequence[float] | None
+    cluster: str | None
     workers: int | None
     scheduler: str | None
+    scheduler_file: str | os.PathLike[str] | None
     overwrite: bool | None
     confidence: bool | None
     polygons: bool | None
@@ -70,8 +72,10 @@ KEYS: Mapping[str, str] = {
     "root": "input.root",
     "aoi": "input.aoi",
     "bbox": "input.bbox",
+    "cluster": "clusters",
     "workers": "cluster.workers",
     "scheduler": "cluster.scheduler",
+    "scheduler_file": "cluster.scheduler_file",
     "overwrite": "output.overwrite",
     "confidence": "output.confidence",
     "polygons": "output.polygons",
@@ -81,7 +85,7 @@ KEYS: Mapping[str, str] = {
     "min_area": "output.min_area",
     "simplify": "output.simplify",
 }
-"""Key of `SegmentConfig` that each option sets."""
+"""Key of `SegmentConfig` that each option sets; `clusters` chooses one of configs/."""
 
 
 def segment_config(

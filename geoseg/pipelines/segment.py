@@ -10,7 +10,8 @@ from typing import Literal
 
 from geoseg import __version__
 from geoseg.archive import RunDirectory, SceneFile, find_scenes
-from geoseg.cluster import ClusterConfig, connect, plugin_name
+from geoseg.cluster import connect, plugin_name
+from geoseg.clusters.config import ClusterConfig
 from geoseg.config import dump
 from geoseg.errors import ConfigError, OutsideRootError, TilingError, UsageError
 from geoseg.finish import SceneResult
@@ -291,6 +292,7 @@ def _located(config: SegmentConfig) -> SegmentConfig:
         scenes=tuple(str(Path(scene).absolute()) for scene in config.scenes),
         out=config.out.absolute(),
         model=model,
+        cluster=config.cluster.located(),
         input=replace(
             given,
             root=given.root and given.root.absolute(),
@@ -322,7 +324,7 @@ def _model(config: SegmentConfig) -> tuple[PredictorConfig, ModelSpec]:
     import_modules(config.model.imports)
     folder = find_model(config.model.path)
     spec = read_spec(folder, name=config.model.path, tile_size=config.tiling.tile_size)
-    device = choose_device(config.model.device)
+    device = choose_device(config.model.device, here=config.cluster.is_local)
     predictor = PredictorConfig(
         folder=str(folder.absolute()),
         sha256=spec.weights_sha256,

@@ -37,6 +37,7 @@ FLAGS: list[tuple[str, str, object]] = [
     ("--bbox -10,20.5,30,4e1", "input.bbox", (-10.0, 20.5, 30.0, 40.0)),
     ("--workers 3", "cluster.workers", 3),
     ("--scheduler tcp://host:8786", "cluster.scheduler", "tcp://host:8786"),
+    ("--scheduler-file s.json", "cluster.scheduler_file", Path("s.json")),
     ("--overwrite", "output.overwrite", True),
     ("--tta", "model.tta", True),
     ("--no-confidence", "output.confidence", False),
@@ -55,6 +56,22 @@ def value_of(config: object, key: str) -> object:
     return reduce(getattr, key.split("."), config)
 
 
+def test_the_kind_of_cluster_is_chosen_by_name(recorded: RecordedRun) -> None:
+    geoseg("segment", "a.tif", "-o", "out", "--cluster", "slurm", "--workers", 3)
+    cluster = recorded.config.cluster
+    assert cluster.spec is not None
+    assert cluster.spec.cls == "dask_jobqueue.SLURMCluster"
+    assert cluster.spec.options["cores"] == cluster.threads == 2
+    assert cluster.workers == 3
+
+
+def test_a_kind_of_cluster_that_is_none_is_refused_with_those_there_are() -> None:
+    refused = geoseg("segment", "a.tif", "-o", "out", "--cluster", "slum")
+    assert refused.exit_code == 2
+    assert "scheduler-file" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(("flag", "key", "value"), FLAGS)
 def test_a_flag_sets_its_key_and_no_other(
     recorded: RecordedRun, flag: str, key: str, value: object
@@ -64,7 +81,7 @@ def test_a_flag_sets_its_key_and_no_other(
     plain, flagged = recorded.configs
     assert value_of(plain, key) != value
     assert value_of(flagged, key) == value
-    keys = {*KEYS.values(), "cluster.threads"} - {key}
+    keys = {*KEYS.values(), "cluster.threads"} - {key, "clusters"}
     assert [k for k in keys if value_of(plain, k) != value_of(flagged, k)] == []
 
 
@@ -80,7 +97,8 @@ def test_every_option_of_python_is_a_flag() -> None:
     }
     assert set(KEYS) <= flags
     assert {flag.split()[0] for flag, _, _ in FLAGS} >= {
-        f"--{name.replace('_', '-')}" for name in set(KEYS) - {"confidence", "polygons"}
+        f"--{name.replace('_', '-')}"
+        for name in set(KEYS) - {"cluster", "confidence", "polygons"}
     }
 
 

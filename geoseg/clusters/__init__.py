@@ -1,0 +1,1 @@
+"""Kinds of Dask clusters: how each is opened and closed."""
