@@ -23,6 +23,7 @@ from geoseg.grid import Grid
 from geoseg.identity import check_unchanged
 from geoseg.io.atomic import remove_leftovers
 from geoseg.io.cog import write_cog
+from geoseg.io.location import shown
 from geoseg.io.mosaic import Part
 from geoseg.io.stac import write_item
 from geoseg.io.vector import write_segments
@@ -219,7 +220,7 @@ def _write_item(
 ) -> None:
     properties: dict[str, object] = {
         "geoseg:key": job.key,
-        "geoseg:source": job.scene.path,
+        "geoseg:source": shown(job.scene.path),
         "geoseg:tiles": result.tiles,
         "geoseg:tiles_skipped": result.skipped,
         "geoseg:classes": [

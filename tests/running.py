@@ -14,8 +14,9 @@ import shapely
 from scipy import ndimage
 from stubs import save_stub
 
-from geoseg.archive import RunDirectory, find_scenes
+from geoseg.archive import RunDirectory
 from geoseg.clusters.config import ClusterConfig
+from geoseg.discovery import find_scenes
 from geoseg.finish import SceneResult, finish_scene
 from geoseg.graph import SceneJob, run_scene
 from geoseg.inference import Predictor, PredictorConfig
@@ -44,7 +45,7 @@ SECTIONS: dict[str, Any] = {
 
 
 def configuration(
-    scenes: Path | Sequence[Path],
+    scenes: Path | Sequence[Path | str],
     out: Path,
     model: Path,
     sections: dict[str, dict[str, Any]] | None = None,
@@ -115,7 +116,7 @@ def load_predictor(model: Path, batch_size: int = 1) -> Predictor:
 
 
 def segment_plainly(
-    scenes: Path | Sequence[Path],
+    scenes: Path | Sequence[Path | str],
     out: Path,
     model: Path,
     sections: dict[str, dict[str, Any]] | None = None,

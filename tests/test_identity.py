@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import rasterio.shutil
 from rasters import write_raster
 
 from geoseg.errors import SceneError
-from geoseg.identity import check_unchanged, input_state
+from geoseg.identity import check_unchanged, input_content, input_state
 
 
 @pytest.fixture
@@ -47,6 +48,31 @@ def test_sources_of_a_vrt_count_however_deep(tmp_path: Path, scene: Path) -> Non
     os.utime(scene, ns=(1, 1))
     with pytest.raises(SceneError, match=r"outer\.vrt changed while it was read"):
         check_unchanged(str(outer), before)
+
+
+def test_a_scene_in_an_archive_changes_with_it(tmp_path: Path, scene: Path) -> None:
+    archive = tmp_path / "a.zip"
+    states = []
+    for second in (5, 9):
+        with zipfile.ZipFile(archive, "w") as stream:
+            stream.write(scene, "x/scene.tif")
+        os.utime(archive, (second, second))
+        states.append(input_state(f"/vsizip/{archive}/x/scene.tif"))
+    assert states[0] != states[1]
+
+
+def test_content_is_all_that_counts_where_it_is_asked_for(
+    tmp_path: Path, scene: Path
+) -> None:
+    vrt = tmp_path / "scene.vrt"
+    rasterio.shutil.copy(scene, vrt, driver="VRT")
+    before = input_content(vrt)
+    os.utime(scene, ns=(1, 1))
+    assert input_content(vrt) == before
+    # Another pixel, the same size, and the time that it had.
+    write_raster(scene, np.full((3, 8, 8), 8, np.uint8))
+    os.utime(scene, ns=(1, 1))
+    assert input_content(vrt) != before
 
 
 def test_overviews_are_no_change(tmp_path: Path, scene: Path) -> None:

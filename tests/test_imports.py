@@ -40,6 +40,7 @@ LAYERS = {
     "scoring": 4,
     "stream": 4,
     "archive": 5,
+    "discovery": 5,
     "training": 5,
     "evaluation": 5,
     "explain": 5,

@@ -26,11 +26,21 @@ EXAMPLES = """\b
 Examples:
   geoseg segment scene.tif -o out
   geoseg segment archive/ -o out --workers 4
+  geoseg segment list.txt -o out --root /data
+  geoseg segment https://host/a.tif s3://bucket/2024/ -o out
+  geoseg segment catalog.json -o out --asset visual
+  geoseg segment sheets/ -o out --mosaic
   geoseg segment scene.tif -o out --aoi district.gpkg --overlap 160
   geoseg segment s2.tif -o out --model my-model --bands 4,3,2 --scale 10000
   geoseg segment scene.tif -o out --min-area 25 --simplify 1 --exclude land
   geoseg segment archive/ -o out --scheduler tcp://host:8786
   geoseg segment -c mine.yaml --set cluster.threads=4
+
+\b
+SCENES may be rasters, patterns ("2024/*.tif"), folders (searched through),
+manifests (.txt: a location a line; .csv: a column path, href, url or
+location), URLs (https, s3, gs, az; buckets are listed), GDAL's /vsi names, and
+STAC items, item collections and catalogues (.json, .geojson).
 
 \b
 OUT/<scene>/ gets classes.tif, confidence.tif, segments.gpkg and item.json,
@@ -40,6 +50,7 @@ goes on where it stopped, and makes only what is missing or changed.
 
 model_option = partial(click.option, cls=Option, section="Model")
 tiling_option = partial(click.option, cls=Option, section="Tiling and blending")
+found_option = partial(click.option, cls=Option, section="Finding scenes")
 input_option = partial(click.option, cls=Option, section="Reading scenes")
 cluster_option = partial(click.option, cls=Option, section="Where it runs")
 output_option = partial(click.option, cls=Option, section="Results")
@@ -135,6 +146,31 @@ output_option = partial(click.option, cls=Option, section="Results")
     type=click.Choice(get_args(BlendSpace)),
     help="What overlapping tiles average.  [default: logits]",
 )
+@found_option(
+    "--root",
+    metavar="DIR|URL",
+    help="What scene ids are relative to.  [default: the folder given, or the files' "
+    "common one]",
+)
+@found_option(
+    "--asset",
+    metavar="KEY|ROLE",
+    help="Asset of STAC items that is the scene.  [default: the only GeoTIFF, else the "
+    "one whose role is visual or data]",
+)
+@found_option(
+    "--mosaic/--no-mosaic",
+    default=None,
+    help="Take abutting sheets (same CRS, resolution, bands and dtype) as one scene, "
+    "without seams.  [default: no-mosaic]",
+)
+@found_option(
+    "--verify/--no-verify",
+    default=None,
+    help="Know scenes by their content, which is read for it, instead of by size and "
+    "time of change or ETag: what was only touched or copied anew is not made again. "
+    "Give it from the first call on.  [default: no-verify]",
+)
 @input_option(
     "--resolution",
     type=NumberOr("auto", "native"),
@@ -174,12 +210,6 @@ output_option = partial(click.option, cls=Option, section="Results")
     metavar='"L,B,R,T"',
     help="The same for a box: left, bottom, right, top in the scene's CRS.",
 )
-@input_option(
-    "--root",
-    metavar="DIR",
-    help="Folder that scene ids are relative to.  [default: the folder given, or the "
-    "files' common one]",
-)
 @cluster_option(
     "--cluster",
     metavar="NAME",
@@ -215,7 +245,7 @@ def segment(
     settings: tuple[str, ...],
     **options: Any,  # noqa: ANN401 (SegmentOptions)
 ) -> None:
-    """Turn SCENES (files, folders or patterns) into class masks and polygons.
+    """Turn SCENES (files, folders, lists, URLs, STAC) into class masks and polygons.
 
     Options win over the recipe (-c), --set wins over options.
     """

@@ -12,7 +12,9 @@ from typing import Self
 import numpy as np
 
 from geoseg.grid import Window
+from geoseg.io.location import is_remote
 from geoseg.io.raster import Pixels, Scene, SceneReader
+from geoseg.io.vsi import renew
 
 _PIECE_TILES = 6
 """Width of a piece of a tiled file, in tiles: the model starts when it is there."""
@@ -40,7 +42,10 @@ def kept_reader(scene: Scene, state: str) -> Iterator[SceneReader]:
         reader = kept[2]
     elif kept is not None:
         kept[2].close()
-    reader = reader or SceneReader(scene).__enter__()
+    if reader is None:
+        if is_remote(scene.path):
+            renew(scene.path)
+        reader = SceneReader(scene).__enter__()
     try:
         yield reader
     except BaseException:

@@ -22,6 +22,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from geoseg.errors import SceneError
+from geoseg.io.location import REMOTE, is_remote, shown, suffix_of
 
 _OPTIONS = {
     # GDAL's default is 5 % of the machine's memory for each process: with several
@@ -33,6 +34,13 @@ _OPTIONS = {
     # sidecars are probed by name. EMPTY_DIR, the usual advice for COGs, would hide
     # .msk (mask), .aux.xml (nodata, CRS) and .tfw (transform), and change results.
     "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",
+    # A server that does not answer, or stops to send, must not hold a run: 8 s to
+    # connect, and for 8 kB. Requests that it asks to repeat are repeated twice.
+    "GDAL_HTTP_CONNECTTIMEOUT": 8,
+    "GDAL_HTTP_LOW_SPEED_TIME": 8,
+    "GDAL_HTTP_LOW_SPEED_LIMIT": 1000,
+    "GDAL_HTTP_MAX_RETRY": 2,
+    "GDAL_HTTP_RETRY_DELAY": 1,
     # A VRT may carry Python source; it must never run, whatever the environment says.
     "GDAL_VRT_ENABLE_PYTHON": "NO",
 }
@@ -74,9 +82,6 @@ _DRIVERS = [
 """Drivers that may open a scene: none of them fetches pixels for a local file, as WMS,
 WMTS, WCS, GTI or STACIT do already while they open a small text file of any name."""
 
-_REMOTE = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)", re.I)
-"""What names of files on other machines start with, or hold: /vsizip//vsicurl/..."""
-
 _SOURCES = {"SourceFilename", "SourceDataset"}
 """Elements of a VRT that name a raster."""
 
@@ -87,8 +92,16 @@ GPKG:"a.gpkg":b."""
 
 
 def gdal_env() -> rasterio.Env:
-    """Return the GDAL settings for one block of work in this thread."""
-    return rasterio.Env(**_OPTIONS)
+    """Return the GDAL settings for one block of work in this thread.
+
+    Those for networks are defaults: the environment's win.
+    """
+    options = {
+        name: value
+        for name, value in _OPTIONS.items()
+        if not (name.startswith("GDAL_HTTP_") and name in os.environ)
+    }
+    return rasterio.Env(**options)
 
 
 @contextmanager
@@ -102,10 +115,10 @@ def scene_errors(path: str) -> Iterator[None]:
         yield
     except (RasterioError, CPLE_BaseError) as error:
         reason = str(error.__cause__ or error).rstrip(".")
-        raise SceneError(
-            f"{path} cannot be read: {reason}; check it with gdalinfo, or fetch it "
-            "again from its source"
-        ) from error
+        hint = "check it with gdalinfo, or fetch it again from its source"
+        if is_remote(path):
+            hint = "check the address, the network and the credentials"
+        raise SceneError(f"{shown(path)} cannot be read: {reason}; {hint}") from error
 
 
 @contextmanager
@@ -128,7 +141,8 @@ def open_dataset(path: str) -> DatasetReader:
     """Open a raster for reading; the caller closes it and stays in one thread.
 
     A local file reads local files only: a description of a remote service is refused,
-    and so is a VRT that names one, before anything is fetched.
+    and so is a VRT that names one, before anything is fetched. What another machine
+    sends is a VRT only where the name says so.
 
     Raises:
         SceneError: Missing, not a raster, or a description of a remote service.
@@ -141,7 +155,10 @@ def open_dataset(path: str) -> DatasetReader:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         if file.is_file():
             _check_description(path, file.stat().st_mtime_ns)
-        return _open(path, _DRIVERS)
+        drivers = _DRIVERS
+        if is_remote(path) and suffix_of(path) != ".vrt":
+            drivers = [name for name in _DRIVERS if name != "VRT"]
+        return _open(path, drivers)
 
 
 class RasterReader:
@@ -225,7 +242,7 @@ def _sources(vrt: str) -> list[str]:
     values = [value for element in elements for value in element.attrib.values()]
     values += [element.text or "" for element in elements]
     # `/vsicached?file=%2Fvsicurl...` is read as well.
-    remote = [value for value in values if _REMOTE.search(unquote(value))]
+    remote = [value for value in values if REMOTE.search(unquote(value))]
     # A URL, or a dataset spelt out in place of its name.
     remote += [name for name in names if "://" in name or "<" in name]
     if remote:

@@ -34,9 +34,9 @@ def segment(
         config: Name of a recipe, or path of a YAML file.
         set: "key=value", as after --set; these win over options.
         options: model, device, dtype, batch_size, tta, tile_size, stride, overlap,
-            blend, blend_space, resolution, bands, scale, nodata, root, aoi, bbox,
-            cluster, workers, scheduler, scheduler_file, overwrite, confidence,
-            polygons, save_scores, compress, exclude, min_area, simplify.
+            blend, blend_space, resolution, bands, scale, nodata, root, asset, mosaic,
+            verify, aoi, bbox, cluster, workers, scheduler, scheduler_file, overwrite,
+            confidence, polygons, save_scores, compress, exclude, min_area, simplify.
 
     Returns:
         One record a scene, in the order given: folder, tiles, and pixels, polygons

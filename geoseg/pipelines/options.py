@@ -17,7 +17,7 @@ DEFAULT_PIPELINE = "segment"
 """Recipe that is read when none is named."""
 
 Scenes = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
-"""One or many files, patterns or folders."""
+"""One or many files, patterns, folders, manifests, URLs or STAC documents."""
 
 
 class SegmentOptions(TypedDict, total=False):
@@ -38,6 +38,9 @@ class SegmentOptions(TypedDict, total=False):
     scale: float | None
     nodata: float | None
     root: str | os.PathLike[str] | None
+    asset: str | None
+    mosaic: bool | None
+    verify: bool | None
     aoi: str | os.PathLike[str] | None
     bbox: Sequence[float] | None
     cluster: str | None
@@ -70,6 +73,9 @@ KEYS: Mapping[str, str] = {
     "scale": "input.scale",
     "nodata": "input.nodata",
     "root": "input.root",
+    "asset": "input.asset",
+    "mosaic": "input.mosaic",
+    "verify": "input.verify",
     "aoi": "input.aoi",
     "bbox": "input.bbox",
     "cluster": "clusters",

@@ -13,6 +13,7 @@ import yaml
 from geoseg.errors import GeosegError, SceneError, UsageError
 from geoseg.grid import Grid, Window
 from geoseg.io.atomic import atomic_path
+from geoseg.io.location import name_for_gdal
 from geoseg.io.overview import (
     Outlines,
     read_mask,
@@ -178,11 +179,11 @@ def _read_entry(path: Path) -> _Entry:
     item = read_item(path)
     try:
         assets, properties = item["assets"], item["properties"]
-        segments = assets.get("segments")
+        segments, source = assets.get("segments"), properties.get("geoseg:source")
         return _Entry(
             mask=path.parent / assets["classes"]["href"],
             segments=segments and path.parent / segments["href"],
-            source=properties.get("geoseg:source"),
+            source=source and name_for_gdal(source),
             code=properties.get("proj:code"),
             shares=_shares(item),
         )

@@ -9,18 +9,25 @@ from pathlib import Path
 from typing import Literal
 
 from geoseg import __version__
-from geoseg.archive import RunDirectory, SceneFile, find_scenes
+from geoseg.archive import RunDirectory
 from geoseg.cluster import connect, plugin_name
 from geoseg.clusters.config import ClusterConfig
 from geoseg.config import dump
-from geoseg.errors import ConfigError, OutsideRootError, TilingError, UsageError
+from geoseg.discovery import SceneFile, mosaic_id
+from geoseg.errors import ConfigError, TilingError, UsageError
 from geoseg.finish import SceneResult
 from geoseg.generalizing import Generalization
 from geoseg.graph import SceneJob
 from geoseg.inference import PredictorConfig, choose_device, default_batch_size
 from geoseg.io.raster import Scene
+from geoseg.io.sheets import describe_sheets
 from geoseg.models.registry import find_model, import_modules, read_spec
-from geoseg.pipelines.segment_plan import Plan, check_options
+from geoseg.pipelines.segment_inputs import (
+    absolute_input,
+    find_inputs,
+    lay_out_sheets,
+)
+from geoseg.pipelines.segment_plan import Plan, check_options, unreachable_scenes
 from geoseg.stream import SceneFailure, SceneStream
 from geoseg.tiling import default_stride
 from geoseg.types import BlendSpace, BlendWindow, Codec, Dtype, ModelSpec
@@ -96,8 +103,15 @@ class InputConfig:
     """Digital number that means 1.0; None: as the model declares for the dtype."""
     nodata: float | None = None
     """Value of pixels without data; None: the scene's own."""
-    root: Path | None = None
-    """Folder that scene ids are relative to; None: the common folder."""
+    root: str | None = None
+    """Folder or URL that scene ids are relative to; None: the common folder."""
+    asset: str | None = None
+    """Key or role of the assets of STAC items that are scenes; None: the only raster,
+    else the one whose role is visual or data."""
+    mosaic: bool = False
+    """The scenes are abutting sheets of one."""
+    verify: bool = False
+    """Know scenes by their content instead of their size and time of change."""
     aoi: Path | None = None
     """Vector file of the area wanted."""
     bbox: tuple[float, float, float, float] | None = None
@@ -147,7 +161,7 @@ class SegmentConfig:
     """Everything a run depends on."""
 
     scenes: tuple[str, ...]
-    """Files, patterns or folders."""
+    """Files, patterns, folders, manifests, URLs or STAC documents."""
     out: Path
     """Run directory."""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -205,14 +219,21 @@ def run(config: SegmentConfig, listener: Listener | None = None) -> RunReport:
         ClusterError: There is no cluster to run on.
     """
     listener = listener or Listener()
-    files, root = _find(config)
+    files, root = find_inputs(config)
+    mosaic = lay_out_sheets(files) if config.input.mosaic else None
     model, spec = _model(config)
     stride = _stride(config.tiling, spec)
-    check_options(files, spec, config)
+    unreachable = unreachable_scenes(files)
+    reached = [file for file in files if file.scene_id not in unreachable]
+    check_options(reached, spec, config)
     directory = RunDirectory(config.out, root, overwrite=config.output.overwrite)
     with directory.locked():
         directory.write("run.yaml", RUN_YAML + dump(_located(config)))
-        plan = Plan(config, spec, model, stride, directory, listener)
+        if mosaic is not None:
+            scene_id = mosaic_id(config.scenes)
+            vrt = directory.mosaic(scene_id, describe_sheets(mosaic))
+            files = [SceneFile(str(vrt), scene_id)]
+        plan = Plan(config, spec, model, stride, directory, listener, unreachable)
         return _run_planned(plan, files, directory, listener)
 
 
@@ -289,35 +310,16 @@ def _located(config: SegmentConfig) -> SegmentConfig:
         model = replace(model, path=str(Path(model.path).absolute()))
     return replace(
         config,
-        scenes=tuple(str(Path(scene).absolute()) for scene in config.scenes),
+        scenes=tuple(map(absolute_input, config.scenes)),
         out=config.out.absolute(),
         model=model,
         cluster=config.cluster.located(),
         input=replace(
             given,
-            root=given.root and given.root.absolute(),
+            root=given.root and absolute_input(given.root),
             aoi=given.aoi and given.aoi.absolute(),
         ),
     )
-
-
-def _find(config: SegmentConfig) -> tuple[list[SceneFile], Path]:
-    """Scenes and their root: as given, as recorded by an earlier call, or common."""
-    given = config.input
-    if given.aoi is not None and not given.aoi.is_file():
-        raise UsageError(f"the area of interest {given.aoi} does not exist")
-    recorded = RunDirectory.recorded_root(config.out)
-    if given.root is not None or recorded is None:
-        return find_scenes(config.scenes, given.root)
-    try:
-        return find_scenes(config.scenes, recorded)
-    except OutsideRootError as error:
-        if config.output.overwrite:
-            return find_scenes(config.scenes)
-        raise OutsideRootError(
-            f"{config.out} was made with scenes below {recorded}: {error}, and another "
-            "-o with it"
-        ) from error
 
 
 def _model(config: SegmentConfig) -> tuple[PredictorConfig, ModelSpec]:

@@ -6,18 +6,24 @@ import hashlib
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from geoseg import __version__
-from geoseg.archive import RunDirectory, SceneFile, scene_key
+from geoseg.archive import RunDirectory, scene_key
+from geoseg.discovery import SceneFile
 from geoseg.errors import GeosegError, GeosegWarning, SceneError, UsageError
 from geoseg.finish import SceneResult
 from geoseg.graph import SceneJob, store_area
-from geoseg.identity import input_state
+from geoseg.identity import input_content, input_state
 from geoseg.inference import PredictorConfig
+from geoseg.io.location import is_remote, is_virtual, shown, tree_parts
 from geoseg.io.raster import Scene, open_scene
+from geoseg.io.vsi import renew
 from geoseg.ops import LIBRARY
 from geoseg.pipelines.vectorize_classes import excluded_ids
 from geoseg.stream import SceneFailure
@@ -28,6 +34,9 @@ if TYPE_CHECKING:
     from geoseg.pipelines.segment import Listener, SegmentConfig
 
 logger = logging.getLogger(__name__)
+
+_REQUESTS = 16
+"""Servers that are asked at a time whether a scene is there."""
 
 MOST_TILES = 5_000_000
 """Tiles of a scene, a square of over a million pixels: more is a mistake or hostile."""
@@ -43,6 +52,7 @@ class Plan:
         stride: Pixels from tile to tile.
         directory: Where results are.
         listener: Told of each scene that is left to do.
+        unreachable: Id and reason of scenes that need not be tried.
     """
 
     def __init__(
@@ -53,10 +63,11 @@ class Plan:
         stride: int,
         directory: RunDirectory,
         listener: Listener,
+        unreachable: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.config, self._spec, self.model = config, spec, model
         self._directory, self._listener = directory, listener
-        self._stride = stride
+        self._stride, self._unreachable = stride, unreachable
         wanted = map(str, config.output.exclude)
         self._excluded = frozenset(excluded_ids(spec.classes, wanted))
 
@@ -75,7 +86,9 @@ class Plan:
             except UsageError:
                 raise
             except (GeosegError, OSError) as error:
-                failures.append(SceneFailure(file.scene_id, _one_line(error)))
+                # Without what signs a request: reports are passed on.
+                reason = _one_line(error).replace(file.path, shown(file.path))
+                failures.append(SceneFailure(file.scene_id, reason))
             except Exception as error:  # One odd file must not stop an archive.
                 logger.debug("%s cannot be planned", file.path, exc_info=True)
                 reason = f"{type(error).__name__}: {error}"
@@ -88,10 +101,12 @@ class Plan:
         return jobs, done, failures
 
     def _scene(self, file: SceneFile) -> SceneJob | SceneResult:
-        if not file.path.exists():
+        if file.scene_id in self._unreachable:
+            raise SceneError(self._unreachable[file.scene_id])
+        if not (is_virtual(file.path) or Path(file.path).exists()):
             raise SceneError(f"{file.path} does not exist any more; check the path")
         name = os.fsencode(file.path).decode("utf-8", "replace")
-        if name != str(file.path):
+        if name != file.path:
             raise SceneError(f"GDAL opens no name that is not UTF-8: {name}; rename it")
         # Before the scene is opened: what changes later is told from what was opened.
         state = input_state(file.path)
@@ -100,7 +115,8 @@ class Plan:
             # Not at the end: by then the model would have run for nothing.
             self.config.output.generalization.check(scene.grid)
         weights = self._spec.weights_sha256
-        key = scene_key(file.path, state, weights, self._settings(scene))
+        known_by = input_content(file.path) if self.config.input.verify else state
+        key = scene_key(file.path, known_by, weights, self._settings(scene))
         result = self._directory.finished(file.scene_id, key)
         if result is None:
             return self._job(file, scene, state, key)
@@ -181,7 +197,7 @@ class Plan:
                 ("software", f"geoseg {__version__}"),
                 ("model", self._spec.name),
                 ("model_sha256", self._spec.weights_sha256),
-                ("source", file.path.name),
+                ("source", tree_parts(file.path)[-1]),
                 ("key", key),
             ),
         )
@@ -199,6 +215,30 @@ class Plan:
             if issubclass(warning.category, GeosegWarning):
                 self._listener.note(str(warning.message))
         return scene
+
+
+def unreachable_scenes(files: Sequence[SceneFile]) -> dict[str, str]:
+    """Ask for all scenes of other machines, side by side: each may take its time.
+
+    Returns:
+        Id of each that does not answer or is not there, and the reason.
+    """
+    remote = [file for file in files if is_remote(file.path)]
+    with ThreadPoolExecutor(_REQUESTS, thread_name_prefix="geoseg-ask") as threads:
+        reasons = list(threads.map(_reason, remote))
+    return {
+        file.scene_id: reason
+        for file, reason in zip(remote, reasons, strict=True)
+        if reason is not None
+    }
+
+
+def _reason(file: SceneFile) -> str | None:
+    try:
+        renew(file.path)
+    except SceneError as error:
+        return _one_line(error)
+    return None
 
 
 def check_options(

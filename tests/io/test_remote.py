@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from rasters import rgb_spec, write_raster
+from web import Web, serve
 
 from geoseg.io import gdal
 from geoseg.io.ahead import PixelsAhead, kept_reader
@@ -23,34 +21,10 @@ CACHE = 16 << 20
 """Of GDAL, bytes: less than half of the scene, as with scenes of many Mpx."""
 
 
-SERVER = Path(__file__).parents[1] / "range_server.py"
-
-
-@dataclass(frozen=True)
-class Web:
-    """A folder on the web."""
-
-    url: str
-    """What GDAL calls it."""
-    log: Path
-    """Bytes of each answer, a line each."""
-
-    def sent(self) -> int:
-        """Return the bytes that were sent."""
-        return sum(map(int, self.log.read_text().split()))
-
-
 @pytest.fixture
 def web(tmp_path: Path) -> Iterator[Web]:
-    log = tmp_path / "sent.txt"
-    command = [sys.executable, str(SERVER), str(tmp_path), str(log)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None, "it was opened"
-            port = int(process.stdout.readline())
-            yield Web(f"/vsicurl/http://127.0.0.1:{port}", log)
-        finally:
-            process.terminate()
+    with serve(tmp_path, tmp_path / "sent.txt") as web:
+        yield web
 
 
 def read_bands(scene: Scene) -> int:
@@ -90,7 +64,7 @@ def test_a_remote_scene_is_fetched_once(
     options: dict[str, Any] = {"compress": "deflate", "interleave": "pixel"}
     path = write_raster(tmp_path / "a.tif", pixels, **LAYOUTS[layout], **options)
     resolution: Any = "native" if factor == 1 else 0.5 * factor
-    scene = open_scene(f"{web.url}/a.tif", rgb_spec(), resolution=resolution)
+    scene = open_scene(f"/vsicurl/{web.url}/a.tif", rgb_spec(), resolution=resolution)
     assert read_bands(scene) > 1
     size = path.stat().st_size
     assert web.sent() <= 1.3 * size

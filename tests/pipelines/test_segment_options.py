@@ -202,7 +202,7 @@ def test_model_changes_the_classes(bench: Bench, tmp_path: Path) -> None:
 
 
 def test_root_changes_the_scene_id(bench: Bench, usual: Seen) -> None:
-    seen = bench.run("root", {"input": {"root": bench.scene.parents[1]}})
+    seen = bench.run("root", {"input": {"root": str(bench.scene.parents[1])}})
     assert (usual.scene_id, seen.scene_id) == ("scene", "2024/scene")
     assert (bench.folder / "root" / "2024" / "scene" / "classes.tif").exists()
 

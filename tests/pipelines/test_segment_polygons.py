@@ -29,7 +29,8 @@ from running import (
 )
 from stubs import save_stub
 
-from geoseg.archive import RunDirectory, find_scenes
+from geoseg.archive import RunDirectory
+from geoseg.discovery import find_scenes
 from geoseg.errors import ConfigError, UsageError
 from geoseg.finish import finish_scene
 from geoseg.graph import run_scene
