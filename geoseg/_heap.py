@@ -4,7 +4,8 @@ A worker takes and drops megabytes for every tile. By distributed's setting glib
 returns them at once, and the system zeroes them page by page before it gives them out
 again: that takes as long as all else beside the model. Kept for good they lie around in
 pieces that nothing fits in, and grow with the scene. So they are kept while a task
-runs, and returned when it ends.
+runs, and returned when it ends. Large arrays come and go by themselves. Arrow has memory of
+its own unless it is told otherwise, and keeps what it had for the largest scene.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import gc
 from functools import cache
 
 SETTINGS = {
-    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
-    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
+    "MALLOC_MMAP_THRESHOLD_": str(8 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
 }
 """Environment of a worker; glibc reads it as a process starts."""
 

@@ -323,7 +323,7 @@ def _inputs(
 
 def _unpack(bits: npt.NDArray[np.uint8], window: Window) -> npt.NDArray[np.bool_]:
     count = window.height * window.width
-    flat = np.unpackbits(bits, count=count).astype(np.bool_)
+    flat = np.unpackbits(bits, count=count).view(np.bool_)
     return flat.reshape(window.height, window.width)
 
 

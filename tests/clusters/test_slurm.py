@@ -18,6 +18,7 @@ from running import fingerprint, segment_plainly, smooth_image, stub_config
 from slurm_node import NotHere, queued, slurm_node
 from stubs import save_stub
 
+from geoseg._heap import SETTINGS
 from geoseg.cluster import connect
 from geoseg.clusters.config import ClusterConfig
 from geoseg.config import compose, convert
@@ -109,8 +110,7 @@ def test_each_worker_is_a_job_with_its_own_number(
 
     def environment() -> dict[str, str | None]:
         names = ["SLURM_JOB_ID", "SLURM_CPUS_PER_TASK", "PYTHONSAFEPATH"]
-        names += ["MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"]
-        return {name: os.environ.get(name) for name in names}
+        return {name: os.environ.get(name) for name in [*names, *SETTINGS]}
 
     with connect(slurm("cluster.workers=2"), model, parts=9) as client:
         client.wait_for_workers(2, timeout=120)
@@ -119,7 +119,7 @@ def test_each_worker_is_a_job_with_its_own_number(
         assert len(queued(node)) == 2
     for worker in found:
         del worker["SLURM_JOB_ID"]
-        assert list(worker.values()) == ["2", "1", str(32 << 20), str(256 << 20)]
+        assert list(worker.values()) == ["2", "1", *SETTINGS.values()]
     wait_until_gone(node, 30)
 
 

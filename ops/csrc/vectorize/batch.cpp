@@ -10,7 +10,7 @@
 namespace geoseg::vectorize {
 namespace {
 
-constexpr size_t KEPT_BATCHES = 16;
+constexpr size_t KEPT_BATCHES = 4;
 
 std::mutex pool_lock;
 std::vector<std::unique_ptr<Batch>>& pool() {
