@@ -4,8 +4,9 @@ A worker takes and drops megabytes for every tile. By distributed's setting glib
 returns them at once, and the system zeroes them page by page before it gives them out
 again: that takes as long as all else beside the model. Kept for good they lie around in
 pieces that nothing fits in, and grow with the scene. So they are kept while a task
-runs, and returned when it ends. Large arrays come and go by themselves. Arrow has memory of
-its own unless it is told otherwise, and keeps what it had for the largest scene.
+runs, and returned when it ends. Large arrays come and go by themselves. Arrow has
+memory of its own unless it is told otherwise, and keeps what it had for the largest
+scene.
 """
 
 from __future__ import annotations
