@@ -16,6 +16,7 @@ import shapely
 from affine import Affine
 from pyogrio.errors import DataLayerError, DataSourceError
 from rasterio.features import geometry_mask
+from shapely.errors import GEOSException
 from shapely.geometry.base import BaseGeometry
 
 from geoseg.errors import SceneError, UsageError
@@ -24,6 +25,15 @@ from geoseg.io.projection import affine_points, on_points
 
 Box = tuple[float, float, float, float]
 """Left, bottom, right, top."""
+
+_UNREADABLE = (
+    DataSourceError,
+    DataLayerError,
+    GEOSException,
+    pyproj.exceptions.CRSError,
+    UnicodeDecodeError,  # names of fields
+)
+"""What libraries raise for a file of vectors that is broken."""
 
 _EDGE_PARTS = 128
 """Straight parts that stand for an AOI's longest side when it is projected."""
@@ -135,11 +145,12 @@ def _read_polygons(path: Path) -> tuple[BaseGeometry, pyproj.CRS | None]:
             meta, _, shapes, _ = pyogrio.raw.read(
                 path, layer=layer, columns=[], force_2d=True
             )
-            geometries = shapely.make_valid(shapely.from_wkb(shapes))
+            # Rings that do not end where they begin are closed.
+            geometries = shapely.make_valid(shapely.from_wkb(shapes, on_invalid="fix"))
             area = shapely.union_all(geometries[shapely.area(geometries) > 0])
             if not area.is_empty:
                 return area, _crs_of(meta)
-    except (DataSourceError, DataLayerError) as error:
+    except _UNREADABLE as error:
         raise UsageError(
             f"the AOI {path} cannot be read: {error}; give a file with polygons, for "
             "example GeoJSON or GeoPackage"

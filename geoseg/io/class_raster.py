@@ -44,6 +44,9 @@ _MOST_VALUES = 4096
 _LARGEST_EXACT = (1 << 53) - 1
 """Nodata values are read as float64, also those of 64-bit pixels."""
 
+_LISTED = 20
+"""Bands that a message lists: a broken file may have 65,535."""
+
 Values = npt.NDArray[np.integer[Any]]
 
 
@@ -277,7 +280,9 @@ def _choose_band(dataset: DatasetReader, band: int | None, *, percents: bool) ->
         return bands[0]
     if band is not None and 1 <= band <= dataset.count:
         return band
-    listed = ", ".join(_describe(dataset, number) for number in bands or (1,))
+    listed = ", ".join(_describe(dataset, number) for number in bands[:_LISTED] or (1,))
+    if len(bands) > _LISTED:
+        listed += f", and {len(bands) - _LISTED} more"
     count = "1 band" if dataset.count == 1 else f"{dataset.count} bands"
     what = f"{dataset.name} has {count}"
     if percents:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import dask
 import pytest
 import trustme
+from dask_processes import dask_processes
 from distributed import LocalCluster
 from distributed.security import Security
 from rasters import write_raster
@@ -178,38 +176,14 @@ def test_files_that_hold_no_certificate_are_told(
     assert "the certificates cannot be read" in refused(config, tmp_path)
 
 
-@contextmanager
-def processes(folder: Path, files: Authority) -> Iterator[Path]:
-    """Run `dask scheduler` and `dask worker` over TLS, as a user would."""
-    file = folder / "scheduler.json"
-    dask_command = [sys.executable, "-m", "dask"]
-    common = ["--scheduler-file", file, "--no-dashboard", "--protocol", "tls"]
-    common += ["--tls-ca-file", files.ca, "--tls-cert", files.cert]
-    common += ["--tls-key", files.key, "--host", "127.0.0.1"]
-    scheduler = [*dask_command, "scheduler", *common, "--port", "0"]
-    worker = [*dask_command, "worker", *common, "--nthreads", "2", "--no-nanny"]
-    environment = {**os.environ}
-    environment["PYTHONPATH"] = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-    with ExitStack() as ending:
-        log = ending.enter_context((folder / "log").open("wb"))
-        for command in (scheduler, [*worker, "--local-directory", folder]):
-            process = subprocess.Popen(
-                [str(word) for word in command],
-                env=environment,
-                stdout=log,
-                stderr=log,
-            )
-            ending.callback(process.wait)
-            ending.callback(process.kill)
-        yield file
-
-
 @pytest.mark.slow
 def test_a_run_over_tls_gives_the_same_masks(tmp_path: Path, ours: Authority) -> None:
     scene = write_raster(tmp_path / "scene.tif", smooth_image(150, 130))
     model = save_stub(tmp_path / "model")
     segment_plainly(scene, tmp_path / "plain", model)
-    with processes(tmp_path, ours) as file:
+    common = ["--protocol", "tls", "--tls-ca-file", ours.ca]
+    common += ["--tls-cert", ours.cert, "--tls-key", ours.key]
+    with dask_processes(tmp_path, common=common, worker=["--no-nanny"]) as file:
         cluster = {"scheduler_file": file, "tls": ours.tls, "timeout": 60.0}
         config = configuration(scene, tmp_path / "out", model, {"cluster": cluster})
         assert segment.run(config).ok

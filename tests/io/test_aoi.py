@@ -220,6 +220,26 @@ def test_an_unreadable_aoi_is_wrong_usage(scene_path: Path, text: str) -> None:
         open_scene(scene_path, rgb_spec(), aoi=aoi)
 
 
+@pytest.mark.filterwarnings("ignore:Non closed ring")
+def test_a_ring_that_does_not_close_is_closed(scene_path: Path) -> None:
+    ring = [list(NORTH_UP @ point) for point in TRIANGLE]
+    crs = {"type": "name", "properties": {"name": UTM}}
+    aoi = scene_path.with_suffix(".geojson")
+    area = {"type": "Polygon", "coordinates": [ring], "crs": crs}
+    aoi.write_text(json.dumps(area))
+    kept = keep(open_scene(scene_path, rgb_spec(), aoi=aoi))
+    assert (kept == inside(TRIANGLE)).all()
+
+
+def test_an_aoi_whose_fields_are_not_utf_8_is_wrong_usage(scene_path: Path) -> None:
+    area = {"type": "Feature", "properties": {"?": 1}}
+    area["geometry"] = {"type": "Point", "coordinates": [0, 0]}
+    aoi = scene_path.with_suffix(".geojson")
+    aoi.write_bytes(json.dumps(area).encode().replace(b"?", b"\xd6"))
+    with pytest.raises(UsageError, match="cannot be read"):
+        open_scene(scene_path, rgb_spec(), aoi=aoi)
+
+
 def test_an_aoi_without_polygons_is_wrong_usage(scene_path: Path) -> None:
     aoi = save(scene_path.with_suffix(".gpkg"), [shapely.Point(5e5, 5.8e6)], UTM)
     with pytest.raises(UsageError, match="no polygon"):

@@ -166,3 +166,9 @@ def test_strips_end_with_the_files_blocks(
     monkeypatch.setattr("geoseg.io.class_raster._STRIP_PIXELS", 64 * 3)
     monkeypatch.setattr("geoseg.io.class_raster._MOST_PIXELS", 64 * 15)
     assert open_class_raster(path).rows == 3
+
+
+def test_a_message_lists_some_of_very_many_bands(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "c.tif", np.zeros((50, 2, 2), np.uint8))
+    with pytest.raises(UsageError, match=r"20 \(undefined, uint8\), and 30 more$"):
+        open_class_raster(path)
