@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from geoseg.cli.options import stderr
 from geoseg.cli.tables import never_fatal, print_line
 from geoseg.reporting.amounts import add_sums, area_unit, duration, memory, sum_classes
 from geoseg.reporting.record import WHOLE, RunRecord, SceneRecord
+
+if TYPE_CHECKING:
+    # Not at run time: this needs to load nothing that reads rasters.
+    from geoseg.pipelines.status import RunStatus
 
 MOST_SCENES = 20
 """Scenes that a table lists unless more are asked for."""
@@ -20,6 +26,29 @@ _ORDER = ("running", "failed", "unfinished", "waiting", "done", "reused")
 """States from what is looked for first; the table of a large run has the first rows."""
 
 _COLORS = {"failed": "red", "unfinished": "red", "running": "cyan", "done": "green"}
+
+
+@never_fatal()
+def print_status(status: RunStatus, *, all_scenes: bool) -> None:
+    """Print how far a run is."""
+    console = Console(highlight=False)
+    record = status.record
+    if status.note is not None:
+        print_line(stderr(), f"Note: {status.note}")
+    most = len(record.scenes) if all_scenes else MOST_SCENES
+    if record.scenes:
+        console.print(scene_table(record, most, parts=status.parts))
+    print_line(console, f"Scenes: {counted(record)}")
+    tiles = record.tiles()
+    if tiles["all"]:
+        share = tiles["done"] / tiles["all"]
+        print_line(
+            console, f"Tiles:  {tiles['done']:,} of {tiles['all']:,} ({share:.0%})"
+        )
+    print_line(console, f"Run:    {_run_line(status)}")
+    for scene in record.scenes:
+        if scene.state == "failed":
+            print_line(console, f"  {scene.scene_id}: {scene.reason}")
 
 
 @never_fatal()
@@ -85,6 +114,19 @@ def _chosen(scenes: Sequence[SceneRecord], most: int) -> Sequence[SceneRecord]:
     if len(scenes) <= most:
         return scenes
     return sorted(scenes, key=lambda scene: _ORDER.index(scene.state))[:most]
+
+
+def _run_line(status: RunStatus) -> str:
+    record = status.record
+    if not status.alive:
+        # A run that did all it could has ended, whatever became of its scenes.
+        what = record.state if record.reason else "ended"
+        when = f" {record.ended}" if record.ended else ""
+        return f"{what}{when}" + (f": {record.reason}" if record.reason else "")
+    if status.speed is None or status.seconds_left is None:
+        return f"at work since {record.started}"
+    left = duration(status.seconds_left)
+    return f"at work, {status.speed:.3g} tiles/s, {left} left"
 
 
 def _tiles(scene: SceneRecord) -> str:
