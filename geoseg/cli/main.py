@@ -20,6 +20,7 @@ import click
 from geoseg import __version__
 from geoseg._heap import collect_less_often
 from geoseg.cli.info import info
+from geoseg.cli.merge import merge
 from geoseg.cli.options import INTERRUPTED, verbosity_of
 from geoseg.cli.preview import preview
 from geoseg.cli.segment import segment
@@ -162,7 +163,7 @@ def main() -> None:
     """Segment GeoTIFFs into class masks and polygons."""
 
 
-for _command in (segment, status, vectorize, preview, info, train):
+for _command in (segment, status, merge, vectorize, preview, info, train):
     main.add_command(_command)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from geoseg.reporting.record import WHOLE, RunRecord, SceneRecord
 
 if TYPE_CHECKING:
     # Not at run time: this needs to load nothing that reads rasters.
+    from geoseg.pipelines.merge import MergeResult
     from geoseg.pipelines.status import RunStatus
 
 MOST_SCENES = 20
@@ -49,6 +51,16 @@ def print_status(status: RunStatus, *, all_scenes: bool) -> None:
     for scene in record.scenes:
         if scene.state == "failed":
             print_line(console, f"  {scene.scene_id}: {scene.reason}")
+
+
+@never_fatal()
+def print_merged(result: MergeResult) -> None:
+    """Print what was merged, and what could not be."""
+    console = Console(highlight=False)
+    for path, what in result.files:
+        print_line(console, f"{shlex.quote(str(path))}: {what}")
+    for note in result.notes:
+        stderr().print(Text(f"Note: {note}", style="yellow"), soft_wrap=True)
 
 
 @never_fatal()
