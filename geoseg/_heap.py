@@ -1,5 +1,7 @@
 """When memory is looked through and given back: by the C library, and by Python.
 
+And how much of it a process has held.
+
 A worker takes and drops megabytes for every tile. By distributed's setting glibc
 returns them at once, and the system zeroes them page by page before it gives them out
 again: that takes as long as all else beside the model. Kept for good they lie around in
@@ -13,7 +15,9 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import resource
 from functools import cache
+from pathlib import Path
 
 SETTINGS = {
     "MALLOC_MMAP_THRESHOLD_": str(8 << 20),
@@ -33,6 +37,17 @@ def return_memory() -> None:
 @cache
 def _trim() -> ctypes._NamedFuncPointer | None:
     return getattr(ctypes.CDLL(None), "malloc_trim", None)
+
+
+def peak_memory() -> int:
+    """Most memory that this process has held so far, bytes."""
+    try:
+        status = Path("/proc/self/status").read_text()
+        kibibytes = status.partition("VmHWM:")[2].split()[0]
+    except (OSError, IndexError):
+        # On Linux it would begin with what the parent had when it forked.
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    return int(kibibytes) << 10
 
 
 def collect_less_often() -> None:

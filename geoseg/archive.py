@@ -6,30 +6,30 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from geoseg import __version__
 from geoseg.errors import OutputError
-from geoseg.finish import ITEM, SEGMENTS, SceneResult, read_result
-from geoseg.graph import CLASSES, CONFIDENCE, SCORES
+from geoseg.finish import SceneResult, read_result
 from geoseg.io.atomic import atomic_path
+from geoseg.io.catalog import recorded_id
 from geoseg.io.location import is_virtual, shown
 from geoseg.io.lock import exclusive
-
-WORK = ".geoseg"
-"""Folder of parts in the run directory, and of what later calls must know."""
-
-ROOT_FILE = "root"
-"""File in it that holds the root of the scene ids."""
-
-RUN_FILES = ("run.yaml", "model.json", "report.json", "report.html", "collection.json")
-"""Files of the run itself."""
-
-RESERVED = {*RUN_FILES, CLASSES, f"{CLASSES}.aux.xml", CONFIDENCE, SCORES, SEGMENTS}
-RESERVED |= {ITEM, "preview.png"}
-"""Names of files of a run: no scene's folder may take one."""
+from geoseg.layout import (
+    COLLECTION,
+    LOCK_FILE,
+    PARTS,
+    REPORT,
+    ROOT_FILE,
+    VERSION_FILE,
+    WORK,
+    parts_name,
+    parts_prefix,
+)
+from geoseg.reporting.record import recorded_root
 
 
 class RunDirectory:
@@ -54,13 +54,22 @@ class RunDirectory:
             self._root = str(root) or known or ""
             self._check(known)
             (path / WORK).mkdir(parents=True, exist_ok=True)
+            self._version = self._recorded_version()
 
     @staticmethod
     def recorded_root(path: Path) -> str | None:
         """Root that an earlier call gave its ids by, if OUT has one."""
         record = path / WORK / ROOT_FILE
         with _written(path):
-            return os.fsdecode(record.read_bytes()) if record.is_file() else None
+            if record.is_file():
+                return os.fsdecode(record.read_bytes())
+        # Somebody has cleaned up, and the scenes are there all the same.
+        return recorded_root(path / REPORT)
+
+    @property
+    def other_version(self) -> str | None:
+        """Version of geoseg that wrote there last, unless it is this one."""
+        return None if self._version in (None, __version__) else self._version
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -71,11 +80,17 @@ class RunDirectory:
         """
         with ExitStack() as held:
             with _written(self.path):
-                held.enter_context(exclusive(self.path / WORK / "lock", self.path))
+                held.enter_context(exclusive(self.path / WORK / LOCK_FILE, self.path))
                 with atomic_path(self.path / WORK / ROOT_FILE) as temporary:
                     # Bytes: names on disk need not be UTF-8.
                     temporary.write_bytes(os.fsencode(self._root))
+                with atomic_path(self.path / WORK / VERSION_FILE) as temporary:
+                    temporary.write_text(f"{__version__}\n", encoding="utf-8")
             yield
+
+    def collection_id(self) -> str:
+        """Id of the STAC collection; stays when the folder is renamed."""
+        return recorded_id(self.path / COLLECTION) or self.path.resolve().name or "run"
 
     def scene_folder(self, scene_id: str) -> Path:
         """Folder of a scene's outputs."""
@@ -83,8 +98,7 @@ class RunDirectory:
 
     def work_folder(self, scene_id: str, key: str) -> Path:
         """Folder of a scene's parts, by key: parts of other settings are never met."""
-        # A flat name: scene "a" may be done while "a/b" still needs its parts.
-        return self.path / WORK / "parts" / f"{_digest(scene_id)}-{key[:32]}"
+        return self.path / WORK / PARTS / parts_name(scene_id, key)
 
     def mosaic(self, scene_id: str, vrt: str) -> Path:
         """Write down how sheets make a scene, and return the file that says it."""
@@ -101,7 +115,7 @@ class RunDirectory:
             keep: Key of the parts that are still of use.
         """
         kept = None if keep is None else self.work_folder(scene_id, keep)
-        for folder in (self.path / WORK / "parts").glob(f"{_digest(scene_id)}-*"):
+        for folder in (self.path / WORK / PARTS).glob(f"{parts_prefix(scene_id)}*"):
             if folder != kept:
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -111,20 +125,45 @@ class RunDirectory:
             return None
         return read_result(self.scene_folder(scene_id), scene_id, key)
 
-    def write(self, name: str, text: str) -> None:
+    def write(self, name: str, text: str | Iterable[str]) -> None:
         """Write a file of the run itself, `run.yaml` or `report.json`.
+
+        Args:
+            name: Its name.
+            text: What it holds, in pieces if it is large.
 
         Raises:
             OutputError: The disk is full or the folder cannot be written.
         """
+        with (
+            self.writing(name) as path,
+            atomic_path(path) as temporary,
+            temporary.open("wb") as stream,
+        ):
+            for piece in [text] if isinstance(text, str) else text:
+                stream.write(piece.encode("utf-8", "backslashreplace"))
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """Give the path of a file of the run itself, for a block that writes it.
+
+        Raises:
+            OutputError: The disk is full or the folder cannot be written.
+        """
+        path = self.path / name
         try:
-            with atomic_path(self.path / name) as temporary:
-                temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
+            yield path
         except OSError as error:
             raise OutputError(
-                f"{self.path / name} cannot be written ({error.strerror}); free some "
-                "space or choose another -o"
+                f"{path} cannot be written ({error.strerror}); free some space or "
+                "choose another -o"
             ) from error
+
+    def _recorded_version(self) -> str | None:
+        record = self.path / WORK / VERSION_FILE
+        if not record.is_file():
+            return None
+        return record.read_bytes()[:80].decode("utf-8", "replace").strip()
 
     def _check(self, known: str | None) -> None:
         if self.path.exists() and not self.path.is_dir():
@@ -179,7 +218,3 @@ def scene_key(
     }
     text = json.dumps(identity, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _digest(scene_id: str) -> str:
-    return hashlib.sha256(scene_id.encode()).hexdigest()[:16]

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from geoseg._heap import peak_memory
 from geoseg.errors import FileOutputError, SceneError
 from geoseg.generalizing import Generalization, generalize
 from geoseg.graph import (
-    CLASSES,
-    CONFIDENCE,
-    SCORES,
     PartRecord,
     SceneJob,
     discard_parts,
@@ -25,11 +23,10 @@ from geoseg.io.atomic import remove_leftovers
 from geoseg.io.cog import write_cog
 from geoseg.io.location import shown
 from geoseg.io.mosaic import Part
-from geoseg.io.stac import write_item
+from geoseg.io.stac import SOURCE, write_item
 from geoseg.io.vector import write_segments
+from geoseg.layout import CLASSES, CONFIDENCE, ITEM, SCORES, SEGMENTS
 from geoseg.vectorize import join_parts
-
-SEGMENTS, ITEM = "segments.gpkg", "item.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +62,9 @@ class SceneResult:
     """Tiles without data, which never reached the model."""
     classes: tuple[ClassSummary, ...]
     """What was found."""
+    memory: int | None = field(default=None, compare=False)
+    """Most memory of a worker by the end of its work on it, bytes; None where an
+    earlier call did that."""
 
 
 def finish_scene(job: SceneJob, records: Sequence[PartRecord]) -> SceneResult:
@@ -113,7 +113,11 @@ def read_result(folder: Path, scene_id: str, key: str) -> SceneResult | None:
         properties = item["properties"]
         if properties["geoseg:key"] != key:
             return None
-        files = [folder / asset["href"] for asset in item["assets"].values()]
+        files = [
+            folder / asset["href"]
+            for name, asset in item["assets"].items()
+            if name != SOURCE
+        ]
         result = SceneResult(
             scene_id=scene_id,
             folder=str(folder.absolute()),
@@ -212,15 +216,19 @@ def _result(
         tiles=sum(record.tiles for record in records),
         skipped=sum(record.skipped for record in records),
         classes=classes,
+        memory=max([peak_memory(), *(record.memory for record in records)]),
     )
 
 
 def _write_item(
     job: SceneJob, out: Path, grid: Grid, assets: dict[str, str], result: SceneResult
 ) -> None:
+    provenance = dict(job.provenance)
     properties: dict[str, object] = {
         "geoseg:key": job.key,
         "geoseg:source": shown(job.scene.path),
+        "geoseg:model": provenance.get("model"),
+        "geoseg:model_sha256": provenance.get("model_sha256"),
         "geoseg:tiles": result.tiles,
         "geoseg:tiles_skipped": result.skipped,
         "geoseg:classes": [
@@ -243,4 +251,6 @@ def _write_item(
         classes=job.classes,
         assets=assets,
         properties=properties,
+        source=shown(job.scene.path),
+        collection=job.collection,
     )

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from geoseg._heap import peak_memory
 from geoseg.blending import blend_classes
 from geoseg.errors import BlendingError, SceneError
 from geoseg.generalizing import Generalization
@@ -30,6 +31,7 @@ from geoseg.io.ahead import PixelsAhead, kept_reader
 from geoseg.io.atomic import atomic_path
 from geoseg.io.raster import Scene
 from geoseg.io.scratch import write_scratch
+from geoseg.layout import CLASSES, CONFIDENCE, SCORES
 from geoseg.scoring import blend_with_scores
 from geoseg.tiling import Band, TileGrid
 from geoseg.types import NODATA, BlendSpace, BlendWindow, ClassInfo, Codec
@@ -41,9 +43,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LogitsArray = npt.NDArray[np.float16]
-
-CLASSES, CONFIDENCE, SCORES = "classes.tif", "confidence.tif", "scores.tif"
-"""Rasters of a scene."""
 
 _FEW_CLASSES = 30
 
@@ -99,6 +98,8 @@ class SceneJob:
     """What is done to polygons once they are traced."""
     provenance: tuple[tuple[str, str], ...] = ()
     """Tags for the outputs."""
+    collection: str = "run"
+    """Id of the run's STAC collection."""
     stored_area: bool = False
     """The area of interest lies in the work folder; see `store_area`."""
 
@@ -130,6 +131,8 @@ class BandLogits:
     """Pixels of the footprint that hold data and are wanted, bit-packed."""
     skipped: int
     """Tiles without data."""
+    memory: int = field(default=0, compare=False)
+    """Most memory of the process that predicted it, bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +147,8 @@ class PartRecord:
     """Tiles of the band, and of bands that finish nothing and lend it theirs first."""
     skipped: int
     """Those of them without data."""
+    memory: int = field(default=0, compare=False)
+    """Most memory of a process that worked on it, bytes, by the end of its work."""
 
 
 def store_area(job: SceneJob) -> SceneJob:
@@ -173,7 +178,8 @@ def predict_band(job: SceneJob, index: int, predictor: TilePredictor) -> BandLog
             logits = list(predictor.predict(inputs, job.scene.scale))
             keep = np.packbits(pixels.get(band.footprint).keep)
     tiles = dict(zip(wanted, logits, strict=True))
-    return BandLogits(index, tiles, keep, len(band) - len(wanted))
+    skipped = len(band) - len(wanted)
+    return BandLogits(index, tiles, keep, skipped, peak_memory())
 
 
 def blend_band(job: SceneJob, index: int, bands: Sequence[BandLogits]) -> PartRecord:
@@ -204,6 +210,7 @@ def blend_band(job: SceneJob, index: int, bands: Sequence[BandLogits]) -> PartRe
         pixels=_class_pixels(mask, job.classes),
         tiles=sum(len(job.bands[number]) for number in counted),
         skipped=sum(logits.skipped for logits in bands if logits.index in counted),
+        memory=max(peak_memory(), *(logits.memory for logits in bands)),
     )
     try:
         _write_part(job, band, mask, confidence, record)

@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 from geoseg.cli.main import main
 from geoseg.finish import ClassSummary, SceneResult
 from geoseg.pipelines.segment import Listener, RunReport, SegmentConfig
+from geoseg.reporting.record import RunRecord
 from geoseg.stream import SceneFailure
 
 
@@ -19,6 +20,7 @@ class RecordedRun:
     results: tuple[SceneResult, ...] = ()
     failures: tuple[SceneFailure, ...] = ()
     notes: tuple[str, ...] = ()
+    record: RunRecord | None = None
     configs: list[SegmentConfig] = field(default_factory=list)
 
     def __call__(
@@ -32,7 +34,7 @@ class RecordedRun:
             listener.scene_done(failure)
         for result in self.results:
             listener.scene_done(result)
-        return RunReport(config.out, self.results, self.failures)
+        return RunReport(config.out, self.results, self.failures, self.record)
 
     @property
     def config(self) -> SegmentConfig:

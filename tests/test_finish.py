@@ -208,7 +208,7 @@ def test_what_is_not_asked_for_is_not_left_from_an_earlier_run(
     files = {path.name for path in Path(job.out).iterdir()}
     assert files == {"classes.tif", "classes.tif.aux.xml", "item.json"}
     item = json.loads((Path(job.out) / "item.json").read_text())
-    assert set(item["assets"]) == {"classes"}
+    assert set(item["assets"]) == {"classes", "source"}
     assert all(entry.polygons is None for entry in result.classes)
     assert sum(entry.pixels for entry in result.classes) == 150 * 130
 

@@ -19,6 +19,7 @@ LAYERS = {
     "grid": 1,
     "tiling": 1,
     "config": 1,
+    "layout": 1,
     "_conversion": 1,
     "_heap": 1,
     "ops": 2,
@@ -45,11 +46,15 @@ LAYERS = {
     "evaluation": 5,
     "explain": 5,
     "preview": 5,
+    "reporting": 5,
     "pipelines": 6,
     "cli": 7,
     "__main__": 8,
 }
-PURE = ("errors", "types", "grid", "tiling", "config", "_conversion", "_heap")
+PURE = (
+    *("errors", "types", "grid", "tiling", "config", "layout"),
+    *("_conversion", "_heap"),
+)
 HEAVY = ("torch", "rasterio", "osgeo", "fiona", "pyogrio", "dask", "transformers")
 
 

@@ -20,9 +20,11 @@ import click
 from geoseg import __version__
 from geoseg._heap import collect_less_often
 from geoseg.cli.info import info
+from geoseg.cli.merge import merge
 from geoseg.cli.options import INTERRUPTED, verbosity_of
 from geoseg.cli.preview import preview
 from geoseg.cli.segment import segment
+from geoseg.cli.status import status
 from geoseg.cli.train import train
 from geoseg.cli.vectorize import vectorize
 from geoseg.errors import GeosegError, UsageError
@@ -35,6 +37,7 @@ Exit codes:
   0    all is whole
   1    some scenes failed, or there is no cluster
   2    the call is wrong and nothing was started
+  3    `geoseg status`: a run is at work
   130  interrupted (128 + the signal's number)
 """
 
@@ -160,7 +163,7 @@ def main() -> None:
     """Segment GeoTIFFs into class masks and polygons."""
 
 
-for _command in (segment, vectorize, preview, info, train):
+for _command in (segment, status, merge, vectorize, preview, info, train):
     main.add_command(_command)
 
 

@@ -10,6 +10,7 @@ from geoseg.cli.display import Display
 from geoseg.finish import SceneResult
 from geoseg.io.raster import Scene
 from geoseg.pipelines.segment import Listener, SegmentConfig
+from geoseg.reporting.amounts import duration
 from geoseg.stream import SceneFailure
 
 PLANNED_LINES = 8
@@ -162,10 +163,3 @@ def _resolution(scene: Scene, requested: object) -> str:
     else:
         why = f"as --resolution {requested} asks"
     return f"resampled from {own:.3g} m to {used:.3g} m, {why}"
-
-
-def duration(seconds: float) -> str:
-    """Write a time as 1:05:09 or 5:09."""
-    minutes, rest = divmod(round(max(0.0, seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

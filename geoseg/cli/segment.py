@@ -46,6 +46,8 @@ STAC items, item collections and catalogues (.json, .geojson).
 OUT/<scene>/ gets classes.tif, confidence.tif, segments.gpkg and item.json,
 which is written last: a scene that has one is whole. The same call again
 goes on where it stopped, and makes only what is missing or changed.
+OUT/report.json and report.html say what became of each scene; meanwhile
+`geoseg status OUT` tells how far the run is.
 """
 
 model_option = partial(click.option, cls=Option, section="Model")
@@ -252,6 +254,7 @@ def segment(
     set_up_messages(ctx)
     # Here, not above: torch takes seconds to load, and `--help` needs none of it.
     from geoseg.cli.progress import RunProgress
+    from geoseg.cli.run_tables import print_run
     from geoseg.cli.tables import print_closing, print_failures
     from geoseg.pipelines import segment as job
     from geoseg.pipelines.options import segment_config
@@ -268,6 +271,8 @@ def segment(
     with RunProgress(configured, verbosity=verbosity) as progress:
         report = job.run(configured, progress)
     if verbosity >= 0:
+        if report.record is not None:
+            print_run(report.record)
         print_closing(report, reused=len(report.results) - progress.finished)
     print_failures(report)
     if not report.ok:

@@ -6,11 +6,10 @@ import errno
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -18,6 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from geoseg.cli.options import stderr
+from geoseg.layout import PAGE
+from geoseg.reporting.amounts import ClassSum, add_sums, area_unit, sum_classes
 
 if TYPE_CHECKING:
     # Not at run time: these load PyTorch and more, and some commands need none of it.
@@ -25,17 +26,12 @@ if TYPE_CHECKING:
     from geoseg.pipelines.segment import RunReport
     from geoseg.pipelines.vectorize import VectorizeResult
 
-Number = TypeVar("Number", int, float)
-
 ALL_CLASSES = 20
 """Classes up to which those that were not found are listed too."""
 
-AREA_UNITS = ((1e6, "km²"), (1e4, "ha"), (1.0, "m²"))
-"""Square metres of a unit and its sign, largest first."""
-
 
 @contextmanager
-def _never_fatal() -> Iterator[None]:
+def never_fatal() -> Iterator[None]:
     """Say on stderr that stdout takes no more: the files are written all the same."""
     try:
         yield
@@ -49,30 +45,7 @@ def _never_fatal() -> Iterator[None]:
         stderr().print(Text(note, style="yellow"), soft_wrap=True)
 
 
-@dataclass
-class ClassSum:
-    """One class over all scenes of a run."""
-
-    pixels: int = 0
-    """Pixels of the class."""
-    polygons: int | None = 0
-    """Polygons; None if a scene has none."""
-    area_m2: float | None = 0.0
-    """Ground area; None if that of a scene is unknown."""
-
-
-def sum_classes(entries: Iterable[ClassSummary]) -> dict[str, ClassSum]:
-    """Add up classes by name, in the order of the class table."""
-    sums: dict[str, ClassSum] = {}
-    for entry in entries:
-        total = sums.setdefault(entry.name, ClassSum())
-        total.pixels += entry.pixels
-        total.polygons = _add(total.polygons, entry.polygons)
-        total.area_m2 = _add(total.area_m2, entry.area_m2)
-    return sums
-
-
-@_never_fatal()
+@never_fatal()
 def print_closing(report: RunReport, *, reused: int) -> None:
     """Print area by class, where the results are, and what to do next.
 
@@ -89,8 +62,9 @@ def print_closing(report: RunReport, *, reused: int) -> None:
         console.print(_class_table(title, entries))
         reuse = f", {reused} of them from an earlier call" if reused else ""
         folder = shlex.quote(str(report.out))
-        _line(console, f"Results: {folder} ({scenes}{reuse})")
-        _line(console, f"Next:    geoseg preview {folder}")
+        print_line(console, f"Results: {folder} ({scenes}{reuse})")
+        print_line(console, f"Report:  {shlex.quote(str(report.out / PAGE))}")
+        print_line(console, f"Next:    geoseg preview {folder}")
 
 
 def print_failures(report: RunReport) -> None:
@@ -101,13 +75,13 @@ def print_failures(report: RunReport) -> None:
     total = count + len(report.results)
     console = stderr()
     what = "1 scene failed" if count == 1 else f"{count} scenes failed"
-    _line(console, f"Error: {what} of {total}:")
+    print_line(console, f"Error: {what} of {total}:")
     for failure in report.failures:
         reason = " ".join(failure.reason.split())
-        _line(console, f"  {failure.scene_id}: {reason}")
+        print_line(console, f"  {failure.scene_id}: {reason}")
 
 
-@_never_fatal()
+@never_fatal()
 def print_vectorized(result: VectorizeResult) -> None:
     """Print area by class, where the polygons are, and how long it took."""
     console = Console(highlight=False)
@@ -116,16 +90,16 @@ def print_vectorized(result: VectorizeResult) -> None:
         console.print(_class_table(result.path.name, result.classes))
     polygons = "1 polygon" if count == 1 else f"{count:,} polygons"
     file = shlex.quote(str(result.path))
-    _line(console, f"Result: {file} ({polygons}, {result.seconds:.1f} s)")
+    print_line(console, f"Result: {file} ({polygons}, {result.seconds:.1f} s)")
 
 
-@_never_fatal()
+@never_fatal()
 def print_trained(folder: Path) -> None:
     """Print where a trained model is and how it is used."""
     console = Console(highlight=False)
     quoted = shlex.quote(str(folder))
-    _line(console, f"Model: {quoted}")
-    _line(console, f"Next:  geoseg segment SCENES... -o OUT --model {quoted}")
+    print_line(console, f"Model: {quoted}")
+    print_line(console, f"Next:  geoseg segment SCENES... -o OUT --model {quoted}")
 
 
 def print_sections(sections: Mapping[str, Sequence[tuple[str, str]]]) -> None:
@@ -135,24 +109,12 @@ def print_sections(sections: Mapping[str, Sequence[tuple[str, str]]]) -> None:
     for title, rows in sections.items():
         console.print(Text(title, style="bold"))
         for name, value in rows:
-            _line(console, f"  {name:<{width}}  {value}")
-
-
-def area_unit(largest_m2: float) -> tuple[float, str]:
-    """Choose one unit for a column of areas: its square metres and its sign."""
-    for factor, sign in AREA_UNITS:
-        if largest_m2 >= factor:
-            return factor, sign
-    return AREA_UNITS[-1]
-
-
-def _add(total: Number | None, value: Number | None) -> Number | None:
-    return None if total is None or value is None else total + value
+            print_line(console, f"  {name:<{width}}  {value}")
 
 
 def _class_table(title: str, entries: Sequence[ClassSummary]) -> Table:
     sums = sum_classes(entries)
-    whole = _whole(sums.values())
+    whole = add_sums(sums.values())
     factor, sign = area_unit(whole.area_m2 or 0.0)
     table = Table(
         title=Text(title), title_style="bold", box=box.SIMPLE, show_footer=len(sums) > 1
@@ -176,18 +138,6 @@ def _class_table(title: str, entries: Sequence[ClassSummary]) -> Table:
     return table
 
 
-def _whole(sums: Iterable[ClassSum]) -> ClassSum:
-    """Add up classes; those without polygons have no area that could be added."""
-    whole = ClassSum()
-    listed = list(sums)
-    drawn = [entry for entry in listed if entry.polygons is not None] or listed
-    whole.pixels = sum(entry.pixels for entry in listed)
-    for entry in drawn:
-        whole.polygons = _add(whole.polygons, entry.polygons)
-        whole.area_m2 = _add(whole.area_m2, entry.area_m2)
-    return whole
-
-
 def _size(entry: ClassSum, factor: float) -> str:
     return "-" if entry.area_m2 is None else f"{entry.area_m2 / factor:,.2f}"
 
@@ -196,6 +146,6 @@ def _count(polygons: int | None) -> str:
     return "-" if polygons is None else f"{polygons:,}"
 
 
-def _line(console: Console, text: str) -> None:
+def print_line(console: Console, text: str) -> None:
     """Print a line as it is: no markup, no wrapping of paths."""
     console.print(Text(text), soft_wrap=True)

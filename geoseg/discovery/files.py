@@ -10,11 +10,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from geoseg.archive import ROOT_FILE, WORK
 from geoseg.errors import SceneError, UsageError
-from geoseg.graph import CLASSES, CONFIDENCE
 from geoseg.io.location import is_listed, is_virtual, shown, suffix_of, tree_parts
 from geoseg.io.vsi import list_folder
+from geoseg.layout import RESULT_RASTERS, ROOT_FILE, WORK
 
 SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2")
 """What counts as a scene in a folder, lower case."""
@@ -152,7 +151,7 @@ def _matching(path: Path) -> list[str]:
 
 def _is_result(file: Path) -> bool:
     """Tell a mask from a scene: OUT may lie in the archive, or be the archive."""
-    if file.name not in (CLASSES, CONFIDENCE) and WORK not in file.parts:
+    if file.name not in RESULT_RASTERS and WORK not in file.parts:
         return False
     return any((folder / WORK / ROOT_FILE).is_file() for folder in file.parents)
 

@@ -9,9 +9,9 @@ from itertools import takewhile
 from pathlib import PurePosixPath
 from urllib.parse import quote
 
-from geoseg.archive import RESERVED
 from geoseg.errors import OutsideRootError, UsageError
 from geoseg.io.location import name_for_gdal, shown, tree_parts
+from geoseg.layout import RESERVED
 
 
 def common_root(names: Sequence[str]) -> str:

@@ -61,7 +61,7 @@ def describe(
             ET.SubElement(band, "Description").text = description
         ET.SubElement(band, "NoDataValue").text = str(nodata)
         if classes is not None:
-            _add_classes(band, classes)
+            add_classes(band, classes)
         for part in parts:
             _add_part(band, part, number)
         for part in overviews:
@@ -107,8 +107,8 @@ def _add_file(element: ET.Element, part: Part, number: int) -> None:
     ET.SubElement(element, "SourceBand").text = str(number)
 
 
-def _add_classes(band: ET.Element, classes: Sequence[ClassInfo]) -> None:
-    """Add colour table and names; both are lists that start at value 0."""
+def add_classes(band: ET.Element, classes: Sequence[ClassInfo]) -> None:
+    """Add colour table and names to a band; both are lists that start at value 0."""
     by_id = {info.id: info for info in classes}
     ET.SubElement(band, "ColorInterp").text = "Palette"
     table = ET.SubElement(band, "ColorTable")

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyproj
+import pystac
 import shapely
 from affine import Affine
+from pystac.utils import str_to_datetime
 from shapely.geometry.base import BaseGeometry
 
 from geoseg import __version__
@@ -21,6 +22,7 @@ from geoseg.grid import Grid
 from geoseg.io.atomic import atomic_path
 from geoseg.io.projection import affine_points
 from geoseg.io.style import hex_color
+from geoseg.layout import COLLECTION, MODEL
 from geoseg.types import ClassInfo
 
 _EXTENSIONS = [
@@ -37,6 +39,13 @@ _MEDIA_TYPES = {
     ".png": "image/png",
 }
 
+ANY_TIME = ("1900-01-01T00:00:00Z", "9999-12-31T23:59:59Z")
+"""Stands for a time that is not known, for which STAC has no word; models are said to
+be of it in the MLM extension."""
+
+SOURCE = "source"
+"""Name and role of the asset that was segmented; not an output."""
+
 _EDGE_PARTS = 16
 """Straight parts that stand for each edge of a footprint."""
 
@@ -49,17 +58,23 @@ def write_item(
     classes: Sequence[ClassInfo],
     assets: Mapping[str, str],
     properties: Mapping[str, Any],
+    source: str | None = None,
+    collection: str | None = None,
 ) -> None:
     """Write the STAC item of a scene; it appears when it is whole.
 
+    Nothing in it is taken from the clock: equal results give equal bytes.
+
     Args:
         path: The item; an older one is replaced.
-        scene_id: Id of the item.
+        scene_id: Id of the item; its slashes tell how far above the run's files are.
         grid: Grid of the outputs.
         classes: Classes of the asset "classes".
         assets: Name -> file beside the item, for example classes -> classes.tif.
         properties: Added to the item's own. "datetime" is when the image was taken,
-            ISO 8601; without it, it is now.
+            ISO 8601; without it, it was taken at some time of `ANY_TIME`.
+        source: Path or URL of what was read, an asset of its own.
+        collection: Id of the collection of the run; None links to none.
     """
     item = build_item(
         scene_id=scene_id,
@@ -67,10 +82,17 @@ def write_item(
         classes=classes,
         assets=assets,
         properties=properties,
+        source=source,
+        collection=collection,
     )
-    text = json.dumps(item, indent=2, ensure_ascii=False, allow_nan=False)
+    write_stac(path, item.to_dict(include_self_link=False, transform_hrefs=False))
+
+
+def write_stac(path: Path, content: Mapping[str, Any]) -> None:
+    """Write an object of STAC; it appears when it is whole."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_bytes(f"{text}\n".encode("utf-8", "backslashreplace"))
 
 
 def build_item(
@@ -80,30 +102,48 @@ def build_item(
     classes: Sequence[ClassInfo],
     assets: Mapping[str, str],
     properties: Mapping[str, Any],
-) -> dict[str, Any]:
+    source: str | None = None,
+    collection: str | None = None,
+) -> pystac.Item:
     """Return the item that `write_item` writes."""
-    now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    own = {
-        "datetime": now,
-        "created": now,
-        "processing:software": {"geoseg": __version__},
-        **_projection(grid),
-    }
-    item: dict[str, Any] = {
-        "type": "Feature",
-        "stac_version": "1.1.0",
-        "stac_extensions": _EXTENSIONS,
-        "id": scene_id,
-        "geometry": None,
-        "properties": {**own, **properties},
-        "links": [],
-        "assets": {name: _asset(name, file, classes) for name, file in assets.items()},
-    }
     area = footprint(grid)
-    if area is not None:
-        item["geometry"] = shapely.geometry.mapping(area)
-        item["bbox"] = _bbox(area)
+    own = {"processing:software": {"geoseg": __version__}, **_projection(grid)}
+    given = dict(properties)
+    moment = given.pop("datetime", None)
+    start, end = ANY_TIME
+    between = {"start_datetime": start, "end_datetime": end} if moment is None else {}
+    item = pystac.Item(
+        id=scene_id,
+        geometry=None if area is None else shapely.geometry.mapping(area),
+        bbox=None if area is None else _bbox(area),
+        datetime=None if moment is None else str_to_datetime(moment),
+        properties={**between, **own, **given},
+        stac_extensions=list(_EXTENSIONS),
+    )
+    for name, file in assets.items():
+        item.add_asset(name, _asset(name, file, classes))
+    if source is not None:
+        is_tiff = source.lower().endswith((".tif", ".tiff"))
+        media_type = pystac.MediaType.GEOTIFF if is_tiff else None
+        title = "What was segmented"
+        asset = pystac.Asset(source, title, media_type=media_type, roles=[SOURCE])
+        item.add_asset(SOURCE, asset)
+    if collection is not None:
+        item.collection_id = collection
+        item.add_links(_run_links("../" * (scene_id.count("/") + 1)))
     return item
+
+
+def _run_links(up: str) -> list[pystac.Link]:
+    """Return the links of an item to the files of its run, `up` from it."""
+    links = [
+        pystac.Link(rel, f"{up}{COLLECTION}", pystac.MediaType.JSON)
+        for rel in ("root", "parent", "collection")
+    ]
+    model = pystac.Link(
+        "derived_from", f"{up}{MODEL}", pystac.MediaType.GEOJSON, "The model"
+    )
+    return [*links, model]
 
 
 def read_item(path: Path) -> dict[str, Any]:
@@ -195,19 +235,23 @@ def _projection(grid: Grid) -> dict[str, Any]:
     return fields
 
 
-def _asset(name: str, file: str, classes: Sequence[ClassInfo]) -> dict[str, Any]:
+def _asset(name: str, file: str, classes: Sequence[ClassInfo]) -> pystac.Asset:
     """Describe one file beside the item."""
-    asset: dict[str, Any] = {
-        "href": f"./{file}",
-        "title": name,
-        "roles": ["data"],
-    }
-    media_type = _MEDIA_TYPES.get(Path(file).suffix)
-    if media_type is not None:
-        asset["type"] = media_type
+    fields = {}
     if name == "classes":
-        asset["classification:classes"] = [_class(info) for info in classes]
-    return asset
+        fields["classification:classes"] = class_fields(classes)
+    return pystac.Asset(
+        f"./{file}",
+        title=name,
+        media_type=_MEDIA_TYPES.get(Path(file).suffix),
+        roles=["data"],
+        extra_fields=fields,
+    )
+
+
+def class_fields(classes: Sequence[ClassInfo]) -> list[dict[str, Any]]:
+    """Describe classes as the classification extension does."""
+    return [_class(info) for info in classes]
 
 
 def _class(info: ClassInfo) -> dict[str, Any]:

@@ -65,7 +65,7 @@ _WRITERS: dict[str, _Writer] = {
 SUFFIXES = tuple(_WRITERS)
 """Endings of the files that can be written, which choose their format."""
 
-_FAILURES = (
+FAILURES = (
     OSError,
     sqlite3.Error,
     pa.ArrowException,
@@ -158,20 +158,26 @@ def write_segments(
             run_beside(source, partial(_write, table, file), capacity=_WAITING)
             if suffix == ".gpkg":
                 finish_geopackage(temporary, table.rows, classes)
-                # Of an older file that somebody edits or died in: SQLite would replay
-                # them into the new one.
-                for rest in ("-wal", "-shm", "-journal"):
-                    path.with_name(path.name + rest).unlink(missing_ok=True)
-    except _FAILURES as error:
+                remove_journals(path)
+    except FAILURES as error:
         if error in (source.failure, table.failure):
             raise
-        reason = _reason(error, temporary, path)
+        reason = failure_reason(error, temporary, path)
         raise FileOutputError(
             f"{path} cannot be written: {reason}; make room on its disk, or write "
             "elsewhere"
         ) from error
     _warn_unmeasured(path, table)
     return table.totals()
+
+
+def remove_journals(path: Path) -> None:
+    """Remove what an older GeoPackage left that somebody edits or died in.
+
+    SQLite would replay it into the new one.
+    """
+    for rest in ("-wal", "-shm", "-journal"):
+        path.with_name(path.name + rest).unlink(missing_ok=True)
 
 
 def _warn_unmeasured(path: Path, table: SegmentTable) -> None:
@@ -208,7 +214,7 @@ def is_users_style(style: Path) -> bool:
         return True
 
 
-def _reason(error: Exception, temporary: Path, final: Path) -> str:
+def failure_reason(error: Exception, temporary: Path, final: Path) -> str:
     """Return in a line or two what a library said, of the file that users know."""
     text = _STATEMENT.sub("SQLite failed", " ".join(str(error).split()))
     text = text.replace(str(temporary), final.name)

@@ -81,6 +81,13 @@ def weight_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
 
+def architecture(folder: Path) -> str:
+    """Name of the class of a model folder, as its configuration tells it."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    names = config.get("architectures") or [config.get("model_type") or "unknown"]
+    return str(names[0])
+
+
 def weights_sha256(folder: Path) -> str:
     """Hash of all that decides a folder's logits, hexadecimal.
 

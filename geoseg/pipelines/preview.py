@@ -22,6 +22,7 @@ from geoseg.io.overview import (
     read_picture,
 )
 from geoseg.io.stac import read_item
+from geoseg.layout import ITEM, PREVIEW
 from geoseg.preview import (
     Share,
     Stretch,
@@ -33,14 +34,9 @@ from geoseg.preview import (
     render,
     stretched,
 )
+from geoseg.reporting.items import find_items
 
 logger = logging.getLogger(__name__)
-
-ITEM = "item.json"
-"""What marks a scene as whole. `geoseg.finish` has the name too, and loads torch."""
-
-PREVIEW = "preview.png"
-"""Name of the picture beside a scene's results."""
 
 LARGE = 3000
 """Side of a scene, pixels, from which outlines are drawn for a detail only."""
@@ -116,10 +112,7 @@ def finished_scenes(out: Path) -> list[str]:
     """
     if not out.is_dir():
         raise UsageError(f"{out} is no folder; name the -o of a `geoseg segment` call")
-    found = (item.parent.relative_to(out) for item in out.rglob(ITEM))
-    # Ids have no part that starts with a dot; geoseg's own folder of parts does.
-    visible = [path for path in found if not str(path).startswith(".")]
-    ids = sorted(path.as_posix() for path in visible)
+    ids = [scene_id for scene_id, _ in find_items(out)]
     if not ids:
         raise UsageError(
             f"{out} holds no finished scene; run `geoseg segment SCENES -o {out}` first"

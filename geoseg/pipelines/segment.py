@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,8 +18,8 @@ from geoseg.finish import SceneResult
 from geoseg.generalizing import Generalization
 from geoseg.graph import SceneJob
 from geoseg.inference import PredictorConfig, choose_device, default_batch_size
-from geoseg.io.raster import Scene
 from geoseg.io.sheets import describe_sheets
+from geoseg.layout import RUN_YAML
 from geoseg.models.registry import find_model, import_modules, read_spec
 from geoseg.pipelines.segment_inputs import (
     absolute_input,
@@ -28,11 +27,23 @@ from geoseg.pipelines.segment_inputs import (
     lay_out_sheets,
 )
 from geoseg.pipelines.segment_plan import Plan, check_options, unreachable_scenes
+from geoseg.pipelines.segment_report import Listener, RunLog, RunReport
 from geoseg.stream import SceneFailure, SceneStream
 from geoseg.tiling import default_stride
 from geoseg.types import BlendSpace, BlendWindow, Codec, Dtype, ModelSpec
 
-RUN_YAML = """\
+__all__ = [
+    "InputConfig",
+    "Listener",
+    "ModelConfig",
+    "OutputConfig",
+    "RunReport",
+    "SegmentConfig",
+    "TilingConfig",
+    "run",
+]
+
+HEADER = """\
 # What this run was given; `geoseg segment -c` of this file runs it again.
 # null: the model, the scene or the machine decided.
 """
@@ -171,39 +182,6 @@ class SegmentConfig:
     output: OutputConfig = field(default_factory=OutputConfig)
 
 
-@dataclass(frozen=True, slots=True)
-class RunReport:
-    """What became of every scene."""
-
-    out: Path
-    """Run directory."""
-    results: tuple[SceneResult, ...]
-    """Finished scenes, those that were whole before included."""
-    failures: tuple[SceneFailure, ...]
-    """Scenes that failed, and why."""
-
-    @property
-    def ok(self) -> bool:
-        """Whether every scene is whole (contract C10)."""
-        return not self.failures
-
-
-class Listener:
-    """Told what a run does; the command line draws a progress bar from it."""
-
-    def planned(self, scene_id: str, scene: Scene, tiles: int) -> None:
-        """A scene was opened; `scene.grid` is what it is processed on."""
-
-    def tiles_done(self, scene_id: str, tiles: int) -> None:
-        """Tiles of a scene were predicted, or found done."""
-
-    def scene_done(self, outcome: SceneResult | SceneFailure) -> None:
-        """A scene was finished or failed."""
-
-    def note(self, message: str) -> None:
-        """Something that changes results and that the user may want to know."""
-
-
 def run(config: SegmentConfig, listener: Listener | None = None) -> RunReport:
     """Segment scenes; returns when all are whole or have failed.
 
@@ -227,34 +205,33 @@ def run(config: SegmentConfig, listener: Listener | None = None) -> RunReport:
     reached = [file for file in files if file.scene_id not in unreachable]
     check_options(reached, spec, config)
     directory = RunDirectory(config.out, root, overwrite=config.output.overwrite)
+    if directory.other_version is not None:
+        listener.note(
+            f"{config.out} was last written by geoseg {directory.other_version}; this "
+            f"is {__version__}, which makes its scenes again"
+        )
     with directory.locked():
-        directory.write("run.yaml", RUN_YAML + dump(_located(config)))
+        directory.write(RUN_YAML, HEADER + dump(_located(config)))
         if mosaic is not None:
             scene_id = mosaic_id(config.scenes)
             vrt = directory.mosaic(scene_id, describe_sheets(mosaic))
             files = [SceneFile(str(vrt), scene_id)]
-        plan = Plan(config, spec, model, stride, directory, listener, unreachable)
-        return _run_planned(plan, files, directory, listener)
+        with RunLog(directory, files, root, spec, Path(model.folder), listener) as log:
+            plan = Plan(config, spec, model, stride, directory, log, unreachable)
+            _run_planned(plan, files, log)
+        return log.report()
 
 
-def _run_planned(
-    plan: Plan, files: Sequence[SceneFile], directory: RunDirectory, listener: Listener
-) -> RunReport:
+def _run_planned(plan: Plan, files: Sequence[SceneFile], log: RunLog) -> None:
     jobs, results, failures = plan.scenes(files)
-    for early in failures:
-        listener.scene_done(early)
-    try:
-        for outcome in _outcomes(plan.config.cluster, plan.model, jobs, listener):
-            listener.scene_done(outcome)
-            if isinstance(outcome, SceneResult):
-                results.append(outcome)
-            else:
-                failures.append(outcome)
-    finally:
-        # Also of a run that lost its cluster or was interrupted.
-        report = _report(directory.path, files, results, failures)
-        directory.write("report.json", _report_json(report))
-    return report
+    for result in results:
+        log.reused(result)
+    for failure in failures:
+        log.scene_done(failure)
+    for job in jobs:
+        log.ready(job)
+    for outcome in _outcomes(plan.config.cluster, plan.model, jobs, log):
+        log.scene_done(outcome)
 
 
 def _outcomes(
@@ -275,32 +252,6 @@ def _outcomes(
             listener.tiles_done,
             timeout=cluster.timeout,
         )
-
-
-def _report(
-    out: Path,
-    files: Sequence[SceneFile],
-    results: Sequence[SceneResult],
-    failures: Sequence[SceneFailure],
-) -> RunReport:
-    """Outcomes in the order of the scenes; those without one failed, too."""
-    order = {file.scene_id: place for place, file in enumerate(files)}
-    known = {done.scene_id for done in results}
-    known |= {failed.scene_id for failed in failures}
-    unfinished = [
-        SceneFailure(scene_id, "the run ended before it was finished; run it again")
-        for scene_id in order
-        if scene_id not in known
-    ]
-    return RunReport(
-        out,
-        tuple(sorted(results, key=lambda result: order[result.scene_id])),
-        tuple(
-            sorted(
-                [*failures, *unfinished], key=lambda failure: order[failure.scene_id]
-            )
-        ),
-    )
 
 
 def _located(config: SegmentConfig) -> SegmentConfig:
@@ -358,12 +309,3 @@ def _stride(tiling: TilingConfig, spec: ModelSpec) -> int:
             what, limits = f"an overlap of {tiling.overlap}", f"0 to {size - 1}"
         raise TilingError(f"{what} does not fit tiles of {size}; use {limits}")
     return stride
-
-
-def _report_json(report: RunReport) -> str:
-    content = {
-        "geoseg": __version__,
-        "scenes": [asdict(result) for result in report.results],
-        "failed": [asdict(failure) for failure in report.failures],
-    }
-    return json.dumps(content, indent=2) + "\n"

@@ -31,7 +31,8 @@ from geoseg.tiling import TileGrid, count_tiles
 from geoseg.types import ModelSpec
 
 if TYPE_CHECKING:
-    from geoseg.pipelines.segment import Listener, SegmentConfig
+    from geoseg.pipelines.segment import SegmentConfig
+    from geoseg.pipelines.segment_report import Listener
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class Plan:
         self.config, self._spec, self.model = config, spec, model
         self._directory, self._listener = directory, listener
         self._stride, self._unreachable = stride, unreachable
+        self._collection = directory.collection_id()
         wanted = map(str, config.output.exclude)
         self._excluded = frozenset(excluded_ids(spec.classes, wanted))
 
@@ -200,6 +202,7 @@ class Plan:
                 ("source", tree_parts(file.path)[-1]),
                 ("key", key),
             ),
+            collection=self._collection,
         )
         again = self.config.output.overwrite
         self._directory.discard_parts(file.scene_id, keep=None if again else key)

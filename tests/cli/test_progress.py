@@ -14,10 +14,10 @@ from geoseg.cli.progress import (
     RunProgress,
     TrainingProgress,
     describe_scene,
-    duration,
 )
 from geoseg.io.raster import Scene, open_scene
 from geoseg.pipelines.segment import SegmentConfig
+from geoseg.reporting.amounts import duration
 from geoseg.stream import SceneFailure
 
 

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geoseg.archive import RUN_FILES, RunDirectory
+from geoseg.archive import RunDirectory
 from geoseg.discovery import SceneFile, find_scenes, ids
 from geoseg.errors import OutsideRootError, UsageError
+from geoseg.layout import RUN_FILES
 
 
 def touch(*paths: Path) -> None:

@@ -4,17 +4,21 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyproj
 import pytest
+from affine import Affine
 from class_masks import trace_whole
 from PIL import Image
 from rasters import CLASSES, NORTH_UP, UTM, write_mask
 
 from geoseg.grid import Grid
+from geoseg.io.merged import Segments, write_merged
 from geoseg.io.vector import write_segments
+from geoseg.io.virtual import Placed, write_virtual
 
 PYTHON = Path("/usr/bin/python3")
 """The system's Python: QGIS installs its module there and nowhere else."""
@@ -79,9 +83,53 @@ def test_outputs_open_styled_in_qgis(
     )
     write_mask(classes, mask, grid)
 
-    command = [PYTHON, PROBE, segments, classes, tmp_path / "picture"]
+    report = probe(qgis, segments, classes, tmp_path / "picture")
+    assert_styled(report, crs or "", features=3)
+    want = [*(info.color for info in CLASSES), (255, 255, 255)]
+    assert center_colors(tmp_path / "picture-segments.png") == want
+    assert center_colors(tmp_path / "picture-classes.png") == want
+    assert not list(tmp_path.glob("segments.gpkg-*")), "reading leaves no journal"
+
+
+def test_merged_scenes_open_styled_in_qgis(
+    tmp_path: Path, qgis: dict[str, str]
+) -> None:
+    mask = quarters()
+    wkt = pyproj.CRS(UTM).to_wkt()
+    segments, rasters = [], []
+    for number, name in enumerate(["a", "b"]):
+        right = NORTH_UP @ Affine.translation(20 * number, 0)
+        half = mask[:, 20 * number :][:, :20]
+        grid = Grid(40, 20, right, wkt)
+        folder = tmp_path / name
+        folder.mkdir()
+        write_mask(folder / "classes.tif", half, grid)
+        write_segments(
+            folder / "segments.gpkg",
+            [trace_whole(half, half, right)],
+            grid=grid,
+            classes=CLASSES,
+            scene_id=name,
+            provenance={},
+        )
+        segments.append(Segments(name, folder / "segments.gpkg", grid))
+        rasters.append(Placed(folder / "classes.tif", grid))
+    merged, mosaic = tmp_path / "merged.gpkg", tmp_path / "classes.vrt"
+    write_merged(merged, segments, crs=wkt, classes=CLASSES, provenance={})
+    write_virtual(mosaic, rasters, classes=CLASSES, tags={})
+    report = probe(qgis, merged, mosaic, tmp_path / "picture")
+    assert_styled(report, UTM, features=3)
+    want = [*(info.color for info in CLASSES), (255, 255, 255)]
+    assert center_colors(tmp_path / "picture-segments.png") == want
+    assert center_colors(tmp_path / "picture-classes.png") == want
+
+
+def probe(
+    qgis: dict[str, str], segments: Path, classes: Path, picture: Path
+) -> dict[str, Any]:
+    """Open files in QGIS; return what it says of them."""
     done = subprocess.run(
-        [str(part) for part in command],
+        [str(part) for part in (PYTHON, PROBE, segments, classes, picture)],
         env=qgis,
         capture_output=True,
         text=True,
@@ -89,13 +137,17 @@ def test_outputs_open_styled_in_qgis(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
 
+
+def assert_styled(report: dict[str, Any], crs: str, *, features: int) -> None:
+    """Check that both files have names and colours of the classes."""
     polygons, raster = report["segments"], report["classes"]
     assert polygons["valid"]
     assert raster["valid"]
-    assert polygons["crs"] == raster["crs"] == (crs or "")
-    assert polygons["features"] == 3
+    assert polygons["crs"] == raster["crs"] == crs
+    assert polygons["features"] == features
     assert polygons["renderer"] == "categorizedSymbol"
     assert polygons["attribute"] == "class_id"
     assert polygons["categories"] == [
@@ -106,7 +158,3 @@ def test_outputs_open_styled_in_qgis(
     shown = {value: (label, color) for value, label, color in raster["classes"]}
     for info in CLASSES:
         assert shown[info.id] == (info.name, [*info.color, 255])
-    want = [*(info.color for info in CLASSES), (255, 255, 255)]
-    assert center_colors(tmp_path / "picture-segments.png") == want
-    assert center_colors(tmp_path / "picture-classes.png") == want
-    assert not list(tmp_path.glob("segments.gpkg-*")), "reading leaves no journal"

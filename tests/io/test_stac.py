@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from rasters import CLASSES, GRIDS, NORTH_UP, UTM
 
 from geoseg.errors import OutputError
 from geoseg.grid import Grid
-from geoseg.io.stac import footprint, read_item, write_item
+from geoseg.io.stac import ANY_TIME, footprint, read_item, write_item
 
 ASSETS = {"classes": "classes.tif", "segments": "segments.gpkg"}
 
@@ -46,7 +45,6 @@ def test_an_item_has_what_the_standard_asks_for(tmp_path: Path) -> None:
     assert item["id"] == "2024/north/t_01"
     assert item["links"] == []
     assert item["properties"]["geoseg:key"] == "abc"
-    assert datetime.fromisoformat(item["properties"]["datetime"]).tzinfo is not None
     assert "geoseg" in item["properties"]["processing:software"]
     assert item["properties"]["proj:code"] == UTM
     assert item["properties"]["proj:shape"] == [100, 200]
@@ -66,9 +64,14 @@ def test_classes_are_listed_with_colours_and_plain_names(tmp_path: Path) -> None
     assert "classification:classes" not in item["assets"]["segments"]
 
 
-def test_a_given_time_replaces_now(tmp_path: Path) -> None:
+def test_a_known_time_is_told_and_an_unknown_one_is_any(tmp_path: Path) -> None:
     item = item_of(tmp_path / "item.json", grid_of(), datetime="2018-07-16T06:06:23Z")
     assert item["properties"]["datetime"] == "2018-07-16T06:06:23Z"
+    assert "start_datetime" not in item["properties"]
+    item = item_of(tmp_path / "item.json", grid_of())
+    assert item["properties"]["datetime"] is None
+    between = [item["properties"][f"{end}_datetime"] for end in ("start", "end")]
+    assert between == list(ANY_TIME)
 
 
 def test_without_a_crs_there_is_no_geometry(tmp_path: Path) -> None:

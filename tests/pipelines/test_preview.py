@@ -19,13 +19,13 @@ from rasterio.crs import CRS
 from rasters import GRIDS, write_mask, write_raster
 
 from geoseg.errors import UsageError
-from geoseg.finish import ITEM as FINISHED
 from geoseg.grid import Grid, Window
 from geoseg.io.overview import Picture, read_mask_grid, read_outlines, read_picture
 from geoseg.io.stac import write_item
 from geoseg.io.vector import write_segments
+from geoseg.layout import ITEM
 from geoseg.pipelines import preview as job
-from geoseg.pipelines.preview import ITEM, PreviewConfig, load_subject, run
+from geoseg.pipelines.preview import PreviewConfig, load_subject, run
 from geoseg.preview import choose_stretch, most_diverse, stretched
 from geoseg.preview.marks import round_length
 from geoseg.preview.paint import class_pixels
@@ -283,10 +283,6 @@ def test_a_folder_without_scenes_is_refused(tmp_path: Path) -> None:
         run(PreviewConfig(tmp_path), print)
     with pytest.raises(UsageError, match="is no folder"):
         run(PreviewConfig(tmp_path / "none"), print)
-
-
-def test_the_name_of_items_is_that_of_finished_scenes() -> None:
-    assert ITEM == FINISHED
 
 
 def test_sixteen_bits_are_stretched_and_eight_are_not() -> None:

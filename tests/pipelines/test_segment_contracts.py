@@ -171,14 +171,19 @@ def test_broken_scenes_are_reported_and_good_ones_are_finished(bench: Bench) -> 
     assert "cannot be read" in reasons["bad/text"]
     assert not any("\n" in reason for reason in reasons.values())
     written = read_report(bench)
-    assert [scene["scene_id"] for scene in written["scenes"]] == ["good/a", "good/b"]
-    assert {f["scene_id"]: f["reason"] for f in written["failed"]} == reasons
+    states = {scene["scene_id"]: scene["state"] for scene in written["scenes"]}
+    good = {"good/a": "done", "good/b": "done"}
+    assert states == {**dict.fromkeys(reasons, "failed"), **good}
+    told = {s["scene_id"]: s["reason"] for s in written["scenes"] if s["reason"]}
+    assert told == reasons
+    done = [scene for scene in written["scenes"] if scene["state"] == "done"]
+    assert all(scene["tiles_done"] == scene["tiles"] == 9 for scene in done)
+    assert all(scene["peak_memory"] > 50 << 20 for scene in done)
     out = bench.folder / "out"
     assert {path.name for path in out.iterdir()} == {
         ".geoseg",
         "good",
-        "report.json",
-        "run.yaml",
+        *("report.json", "report.html", "run.yaml", "model.json", "collection.json"),
     }
 
 
@@ -186,9 +191,10 @@ def test_a_run_without_a_cluster_reports_every_scene_as_failed(bench: Bench) -> 
     bench.scene("a")
     with pytest.raises(ClusterError):
         bench.run(cluster={"scheduler": "tcp://127.0.0.1:1", "timeout": 0.5})
-    [failed] = read_report(bench)["failed"]
-    assert failed["scene_id"] == "a"
-    assert "run it again" in failed["reason"]
+    written = read_report(bench)
+    assert (written["state"], written["counts"]) == ("failed", {"unfinished": 1})
+    assert "scheduler" in written["reason"]
+    assert "run it again" in written["scenes"][0]["reason"]
 
 
 def test_hostile_names_stay_in_the_run_directory(bench: Bench) -> None:
