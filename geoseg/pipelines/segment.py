@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from geoseg import __version__
 from geoseg.archive import RunDirectory
-from geoseg.cluster import connect, plugin_name
 from geoseg.clusters.config import ClusterConfig
 from geoseg.config import dump
 from geoseg.discovery import SceneFile, mosaic_id
 from geoseg.errors import ConfigError, TilingError, UsageError
 from geoseg.finish import SceneResult
 from geoseg.generalizing import Generalization
-from geoseg.graph import SceneJob
 from geoseg.inference import PredictorConfig, choose_device, default_batch_size
 from geoseg.io.raster import Scene
 from geoseg.io.sheets import describe_sheets
@@ -28,9 +26,10 @@ from geoseg.pipelines.segment_inputs import (
     lay_out_sheets,
 )
 from geoseg.pipelines.segment_plan import Plan, check_options, unreachable_scenes
-from geoseg.stream import SceneFailure, SceneStream
+from geoseg.pipelines.segment_run import FirstFailure, Ledger, outcomes
+from geoseg.stream import SceneFailure
 from geoseg.tiling import default_stride
-from geoseg.types import BlendSpace, BlendWindow, Codec, Dtype, ModelSpec
+from geoseg.types import BlendSpace, BlendWindow, Codec, Dtype, ModelSpec, OnError
 
 RUN_YAML = """\
 # What this run was given; `geoseg segment -c` of this file runs it again.
@@ -138,6 +137,8 @@ class OutputConfig:
     """Square metres that polygons must have; smaller ones become part of others."""
     simplify: float = 0.0
     """Tolerance of polygons' borders, CRS units."""
+    on_error: OnError = "skip"
+    """Whether a scene that fails is skipped, or ends the run."""
 
     def __post_init__(self) -> None:
         """Check ranges.
@@ -191,6 +192,12 @@ class RunReport:
 class Listener:
     """Told what a run does; the command line draws a progress bar from it."""
 
+    def found(self, scenes: int) -> None:
+        """The archive has this many scenes; they are opened as their turn comes."""
+
+    def kept(self, scene_id: str) -> None:
+        """A scene is whole already, and stays as it is."""
+
     def planned(self, scene_id: str, scene: Scene, tiles: int) -> None:
         """A scene was opened; `scene.grid` is what it is processed on."""
 
@@ -199,6 +206,9 @@ class Listener:
 
     def scene_done(self, outcome: SceneResult | SceneFailure) -> None:
         """A scene was finished or failed."""
+
+    def stopping(self, parts: int) -> None:
+        """The run was asked to stop, and finishes the parts in hand."""
 
     def note(self, message: str) -> None:
         """Something that changes results and that the user may want to know."""
@@ -240,41 +250,19 @@ def run(config: SegmentConfig, listener: Listener | None = None) -> RunReport:
 def _run_planned(
     plan: Plan, files: Sequence[SceneFile], directory: RunDirectory, listener: Listener
 ) -> RunReport:
-    jobs, results, failures = plan.scenes(files)
-    for early in failures:
-        listener.scene_done(early)
+    listener.found(len(files))
+    ledger = Ledger(listener, plan.config.output.on_error)
+    jobs = ledger.left(plan.scenes(files))
     try:
-        for outcome in _outcomes(plan.config.cluster, plan.model, jobs, listener):
-            listener.scene_done(outcome)
-            if isinstance(outcome, SceneResult):
-                results.append(outcome)
-            else:
-                failures.append(outcome)
+        for outcome in outcomes(plan.config.cluster, plan.model, jobs, listener):
+            ledger.enter(outcome)
+    except FirstFailure:
+        pass  # The report tells of it.
     finally:
         # Also of a run that lost its cluster or was interrupted.
-        report = _report(directory.path, files, results, failures)
+        report = _report(directory.path, files, ledger.results, ledger.failures)
         directory.write("report.json", _report_json(report))
     return report
-
-
-def _outcomes(
-    cluster: ClusterConfig,
-    model: PredictorConfig,
-    jobs: Sequence[SceneJob],
-    listener: Listener,
-) -> Iterator[SceneResult | SceneFailure]:
-    """Run jobs on a cluster; without any, none is started."""
-    if not jobs:
-        return
-    parts = sum(len(job.parts) for job in jobs)
-    with connect(cluster, model, parts) as client:
-        yield from SceneStream(
-            client,
-            plugin_name(model),
-            iter(jobs),
-            listener.tiles_done,
-            timeout=cluster.timeout,
-        )
 
 
 def _report(
