@@ -19,7 +19,7 @@ SLOW := slow and not network
 
 .DEFAULT_GOAL := help
 .PHONY: help install test test-slow test-all test-gpu lint format types check \
-	mutants bench demo docs wheel clean cuda-report
+	mutants soak bench demo docs wheel clean cuda-report
 
 help: ## Print this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -68,9 +68,16 @@ cuda-report: $(INSTALLED) ## Print what nvcc made of the CUDA kernels, with gate
 mutants: $(INSTALLED) ## Break each contract on purpose; a test must notice
 	$(BIN)/python tests/mutants/run.py
 
+soak: $(INSTALLED) ## Kill worker, scheduler and client 20 times each
+	$(BIN)/python tests/soak.py --json benchmarks/results/soak.json
+
 # RIVALS: a Python with the polygonizers that want 3.12, see bench_vectorize.py.
 bench: $(INSTALLED) ## Run the long proofs; figures go to benchmarks/results/
 	$(BIN)/python benchmarks/bench_memory.py --json benchmarks/results/memory.json
+	$(BIN)/python benchmarks/bench_archive.py --data $(SHARED_DATA) \
+		--json benchmarks/results/archive.json
+	$(BIN)/python benchmarks/bench_scheduler.py \
+		--json benchmarks/results/scheduler.json
 	$(BIN)/python benchmarks/score_builtin.py --data $(SHARED_DATA)/dubai-mbrsc \
 		--zero-vit --json benchmarks/results/builtin.json
 	$(BIN)/python benchmarks/bench_ms_deform_attn.py \

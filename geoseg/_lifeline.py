@@ -13,6 +13,8 @@ import threading
 
 from geoseg._heap import SETTINGS, collect_less_often
 
+_FAILURES = "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES"
+
 _ENVIRONMENT = "distributed.nanny.pre-spawn-environ"
 
 _SERVERS = {
@@ -41,6 +43,8 @@ def main() -> None:
     lifeline = os.dup(sys.stdin.fileno())
     threading.Thread(target=_watch, args=(lifeline,), daemon=True).start()
     collect_less_often()
+    # Three tries, as for a task that raises: the third death is not allowed.
+    os.environ.setdefault(_FAILURES, "2")
     from dask import config
     from dask.__main__ import main as dask
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import logging
 import math
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from distributed import WorkerPlugin, get_worker
 from distributed.protocol.pickle import dumps
 
+from geoseg.admission import REFUSALS, Requirements, explain_refusal, refusals
 from geoseg.clusters.opening import open_cluster
 from geoseg.errors import ClusterError
 
@@ -20,8 +24,14 @@ if TYPE_CHECKING:
     from geoseg.clusters.config import ClusterConfig
     from geoseg.inference import Predictor, PredictorConfig
 
+logger = logging.getLogger(__name__)
+
 RESOURCE = "predict"
 """What a worker offers once and each prediction takes: one model runs at a time."""
+
+ELIGIBLE = "geoseg"
+"""What a worker that may take part offers without limit, and each other task takes: a
+worker that was refused would blend otherwise, or not at all."""
 
 LOST = (
     "the connection to the scheduler was lost; start the run again, finished parts "
@@ -43,9 +53,22 @@ class ModelPlugin(WorkerPlugin):
     def __init__(self, config: PredictorConfig) -> None:
         self.config = config
         self.name = plugin_name(config)
+        self.wanted = Requirements.here(config)
 
     async def setup(self, worker: Any) -> None:  # noqa: ANN401 (distributed is untyped)
-        """Offer the resource; called by distributed on every worker, late ones too."""
+        """Offer the resources; called by distributed on every worker, late ones too.
+
+        Raises:
+            ClusterError: The worker has another geoseg or other weights. It gets no
+                resource, and so no task.
+        """
+        try:
+            # In a thread: importing torch takes seconds, hashing weights too.
+            await asyncio.to_thread(self.wanted.check, worker.address)
+        except ClusterError as error:
+            # Nobody waits for the answer of a worker that joins late.
+            worker.log_event(REFUSALS, str(error))
+            raise
         self._lock = threading.Lock()
         self._predictor: Predictor | None = None
         self._device = _device_of(self.config.device, worker.name)
@@ -53,7 +76,7 @@ class ModelPlugin(WorkerPlugin):
             if isinstance(other, ModelPlugin) and other is not self:
                 # Of an earlier run; one that still goes on loads its model again.
                 other.release()
-        await worker.set_resources(**{RESOURCE: 1})
+        await worker.set_resources(**{RESOURCE: 1, ELIGIBLE: sys.maxsize})
         # The scheduler looked for waiting tasks when the worker joined, before it had
         # the resource; it would not look again, and wait for ever.
         await worker.scheduler.run_function(
@@ -78,7 +101,7 @@ class ModelPlugin(WorkerPlugin):
 
     def __getstate__(self) -> dict[str, Any]:
         """Travel as a configuration; lock and model stay where they are."""
-        return {"config": self.config, "name": self.name}
+        return {"config": self.config, "name": self.name, "wanted": self.wanted}
 
 
 def _schedule_waiting(address: str, dask_scheduler: Any) -> None:  # noqa: ANN401
@@ -128,14 +151,25 @@ def connect(config: ClusterConfig, model: PredictorConfig, parts: int) -> Iterat
             geoseg.
     """
     with open_cluster(config, model, parts) as client:
-        try:
-            client.register_plugin(ModelPlugin(model))
-        except Exception as error:  # Whatever importing geoseg on a worker raises.
-            raise ClusterError(
-                f"a worker cannot import geoseg ({type(error).__name__}: {error}); "
-                "install the same version of geoseg there"
-            ) from error
+        give_model(client, model)
         yield client
+
+
+def give_model(client: Any, model: PredictorConfig) -> None:  # noqa: ANN401
+    """Give all workers of a cluster the model, those that join later too.
+
+    Raises:
+        ClusterError: A worker that is there has another geoseg, or other weights.
+    """
+    plugin = ModelPlugin(model)
+    try:
+        client.register_plugin(plugin)
+    except Exception as error:  # Whatever importing geoseg on a worker raises.
+        refusal = explain_refusal(client, error)
+        # Or the scheduler would take the next call's for the same, and say nothing.
+        with suppress(KeyError):  # from a worker that did not even unpack it
+            client.unregister_worker_plugin(plugin.name)
+        raise refusal from error
 
 
 class WorkerCount:
@@ -147,6 +181,7 @@ class WorkerCount:
     def __init__(self, client: Any, timeout: float) -> None:  # noqa: ANN401
         self._client, self._timeout = client, timeout
         self._number, self._asked, self._seen = 0, -math.inf, time.monotonic()
+        self._told = set[str]()
 
     def count(self) -> int:
         """Number of workers with the model, at most a second old.
@@ -163,14 +198,30 @@ class WorkerCount:
         except OSError as error:
             raise ClusterError(LOST) from error
         self._number = sum(RESOURCE in worker["resources"] for worker in workers)
+        if self._number < len(workers):
+            self._tell_refusals()
         if self._number:
             self._seen = now
         elif now - self._seen > self._timeout:
-            left = "no worker has the model" if workers else "all workers are gone"
             raise ClusterError(
-                f"{left}; finished parts are kept, the same call goes on"
+                f"{self._why(len(workers))}; finished parts are kept, the same call "
+                "goes on"
             )
         return self._number
+
+    def _tell_refusals(self) -> None:
+        """Warn of workers that joined late and do nothing, each time once."""
+        for reason in refusals(self._client):
+            if reason not in self._told:
+                self._told.add(reason)
+                logger.warning("%s; it gets no work", reason)
+
+    def _why(self, workers: int) -> str:
+        if not workers:
+            return "all workers are gone"
+        address = self._client.scheduler.address
+        why = refusals(self._client)[-1:] or ["start them again, with geoseg installed"]
+        return f"no worker of --scheduler {address} has the model: {why[0]}"
 
 
 def _device_of(device: str, name: object) -> str:

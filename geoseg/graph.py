@@ -111,7 +111,7 @@ class SceneJob:
     @cached_property
     def parts(self) -> tuple[Band, ...]:
         """Bands that finish pixels; in a region some have only overlap to give."""
-        return tuple(b for b in self.bands if b.output.height and b.output.width)
+        return tuple(band for band in self.bands if band.finishes)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave derived values behind: a task carries the job, not its bands."""
@@ -266,7 +266,7 @@ def run_scene(job: SceneJob, predictor: TilePredictor) -> list[PartRecord]:
     last_use = last_uses(job)
     for band in job.bands:
         ready[band.index] = predict_band(job, band.index, predictor)
-        if band in job.parts:
+        if band.finishes:
             needed = [ready[need] for need in band.needs]
             records.append(blend_band(job, band.index, needed))
         for index in [i for i in ready if last_use[i] <= band.index]:
@@ -306,10 +306,12 @@ def _counted_with(job: SceneJob, band: Band) -> set[int]:
 
     Above a region, bands finish no pixel; yet each tile is to be counted once.
     """
-    finishing = {part.index for part in job.parts}
-    before = [set(part.needs) for part in job.parts if part.index < band.index]
-    lent = {need for need in band.needs if need not in finishing}
-    return {band.index} | lent.difference(*before)
+    lent = {need for need in band.needs if not job.bands[need].finishes}
+    if lent:
+        lent.difference_update(
+            *(b.needs for b in job.bands[: band.index] if b.finishes)
+        )
+    return {band.index} | lent
 
 
 def _inputs(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from geoseg.errors import ModelError
 from geoseg.models import class_logits, load_model
-from geoseg.models.registry import import_modules, read_spec
+from geoseg.models.registry import import_modules, read_spec, weights_sha256
 from geoseg.types import Dtype, ModelSpec
 
 logger = logging.getLogger(__name__)
@@ -108,19 +108,9 @@ class Predictor:
         """
         torch.set_num_threads(config.torch_threads)
         import_modules(config.imports)
+        check_weights(config)
         folder = Path(config.folder)
-        if not folder.is_dir():
-            raise ModelError(
-                f"{folder} is not on this worker; put the model on a path that every "
-                "worker sees"
-            )
         spec = read_spec(folder, tile_size=config.tile_size)
-        if spec.weights_sha256 != config.sha256:
-            raise ModelError(
-                f"{folder} has other weights on this worker "
-                f"({spec.weights_sha256[:12]}) than where the run was started "
-                f"({config.sha256[:12]}); copy the same folder to all"
-            )
         logger.info("loading %s on %s", folder, config.device)
         return cls(load_model(folder), spec, config, device)
 
@@ -243,6 +233,26 @@ class _Running:
         for tile in self._host.numpy():
             # Pinned memory is scarce, and bands keep their logits for a while.
             yield tile if self._event is None else tile.copy()
+
+
+def check_weights(config: PredictorConfig) -> None:
+    """Check that a model is where it is said to be, and the one that is meant.
+
+    Raises:
+        ModelError: The folder is not there, or has other weights than expected.
+    """
+    folder = Path(config.folder)
+    if not folder.is_dir():
+        raise ModelError(
+            f"{folder} is not on this worker; put the model on a path that every "
+            "worker sees"
+        )
+    found = weights_sha256(folder)
+    if found != config.sha256:
+        raise ModelError(
+            f"{folder} has other weights on this worker ({found[:12]}) than where the "
+            f"run was started ({config.sha256[:12]}); copy the same folder to all"
+        )
 
 
 def choose_device(name: str, *, here: bool = True) -> str:

@@ -4,37 +4,40 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import wraps
-from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from distributed import as_completed
 from distributed.scheduler import KilledWorker
 
-from geoseg._heap import return_memory
-from geoseg.cluster import LOST, RESOURCE, WorkerCount, worker_predictor
-from geoseg.errors import ClusterError, GeosegError, SceneError
-from geoseg.finish import SceneResult, finish_scene, read_result
-from geoseg.graph import (
-    BandLogits,
-    PartRecord,
-    SceneJob,
-    blend_band,
-    find_part,
-    last_uses,
-    predict_band,
+from geoseg.cluster import ELIGIBLE, LOST, RESOURCE, WorkerCount
+from geoseg.errors import ClusterError
+from geoseg.finish import SceneResult
+from geoseg.graph import SceneJob, find_part, last_uses
+from geoseg.stopping import Stop
+from geoseg.tasks import (
+    TaskFailure,
+    blend_task,
+    finish_task,
+    predict_task,
+    reason_of,
 )
 
 logger = logging.getLogger(__name__)
 
-P = ParamSpec("P")
-Result = TypeVar("Result")
-
 TRIES = 3
 """Times that a task is tried before its scene fails."""
+
+MOST_TASKS = 800
+"""Tasks in flight, at most, whatever the number of workers: with the logits that wait
+for a neighbour, the scheduler knows fewer than 1,000."""
+
+GRACE = 25.0
+"""Seconds for parts in hand once a run is asked to stop; systems that end jobs kill
+what is still there after 30."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,73 +54,8 @@ TilesDone = Callable[[str, int], None]
 """Called with a scene's id and the tiles that were just predicted or found done; with
 fewer than 0 when a scene is begun again."""
 
-
-@dataclass(frozen=True, slots=True)
-class TaskFailure:
-    """What a task gives that would fail again: distributed repeats those that raise."""
-
-    reason: str
-    """One line for the report."""
-
-
-def _once(task: Callable[P, Result]) -> Callable[P, Result | TaskFailure]:
-    """Turn our own errors, which come back whenever a task is repeated, into values.
-
-    What the task needed of memory is returned when it ends.
-    """
-
-    @wraps(task)
-    def attempt(*args: P.args, **kwargs: P.kwargs) -> Result | TaskFailure:
-        try:
-            return task(*args, **kwargs)
-        except ClusterError:
-            raise  # Another worker may do it.
-        except GeosegError as error:
-            return TaskFailure(_reason(error))
-        finally:
-            return_memory()
-
-    return attempt
-
-
-@_once
-def predict_task(job: SceneJob, index: int, plugin: str) -> BandLogits:
-    """`predict_band` on a worker, with the worker's own model."""
-    return predict_band(job, index, worker_predictor(plugin))
-
-
-@_once
-def blend_task(
-    job: SceneJob, index: int, bands: Sequence[BandLogits | TaskFailure]
-) -> PartRecord | TaskFailure:
-    """`blend_band` on a worker."""
-    logits = []
-    for band in bands:
-        if isinstance(band, TaskFailure):
-            return band
-        logits.append(band)
-    return blend_band(job, index, logits)
-
-
-@_once
-def finish_task(job: SceneJob) -> SceneResult:
-    """`finish_scene` on a worker; parts tell their records, which may be thousands.
-
-    Raises:
-        SceneError: A part is not there, or outputs cannot be written.
-    """
-    records = [find_part(job, band.index) for band in job.parts]
-    found = [record for record in records if record is not None]
-    if len(found) == len(records):
-        return finish_scene(job, found)
-    # The scheduler repeats a task whose worker was lost after the last rename.
-    result = read_result(Path(job.out), job.scene_id, job.key)
-    if result is None:
-        raise SceneError(
-            f"{len(records) - len(found)} parts of {job.scene_id} are not in "
-            f"{job.work}; put -o on a path that every worker sees, or run again"
-        )
-    return result
+Stopping = Callable[[int], None]
+"""Called once with the parts that are still finished when a run is asked to stop."""
 
 
 @dataclass
@@ -125,7 +63,7 @@ class _SceneRun:
     """What the client knows of a scene in flight."""
 
     job: SceneJob
-    records: dict[int, PartRecord] = field(default_factory=dict)
+    done: set[int] = field(default_factory=set)
     predictions: dict[int, Any] = field(default_factory=dict)
     waiting: dict[str, Any] = field(default_factory=dict)
     next_band: int = 0
@@ -136,10 +74,9 @@ class _SceneRun:
     def resume(self) -> int:
         """Find the parts of an earlier run; return the tiles that need no work."""
         for band in self.job.parts:
-            record = find_part(self.job, band.index)
-            if record is not None:
-                self.records[band.index] = record
-        missing = [b for b in self.job.parts if b.index not in self.records]
+            if find_part(self.job, band.index) is not None:
+                self.done.add(band.index)
+        missing = [b for b in self.job.parts if b.index not in self.done]
         self.wanted = {need for band in missing for need in band.needs}
         self.last_use = last_uses(self.job)
         bands = self.job.bands
@@ -161,6 +98,8 @@ class SceneStream:
         plugin: Name of the plugin that holds it.
         jobs: Scenes, in the order in which they are started.
         tiles_done: Told of progress.
+        stop: Whether the run was asked to end; None: nobody can ask.
+        stopping: Told then of the parts in hand.
         in_flight: Tasks submitted and not finished, at most. None: enough to keep each
             worker busy, late ones too, and no more in memory.
         timeout: Seconds without any worker after which the run ends.
@@ -173,6 +112,8 @@ class SceneStream:
         jobs: Iterator[SceneJob],
         tiles_done: TilesDone,
         *,
+        stop: Stop | None = None,
+        stopping: Stopping = lambda parts: None,
         in_flight: int | None = None,
         timeout: float = 30.0,
     ) -> None:
@@ -180,6 +121,7 @@ class SceneStream:
         self._plugin = plugin
         self._jobs = jobs
         self._tiles_done = tiles_done
+        self._stop, self._stopping = stop or Stop(), stopping
         self._in_flight = in_flight
         self._workers = WorkerCount(client, timeout)
         self._queue = as_completed(loop=client.loop, with_results=False)
@@ -194,38 +136,94 @@ class SceneStream:
     def __iter__(self) -> Iterator[SceneResult | SceneFailure]:
         """Run until every job has a result or a failure.
 
+        Asked to stop, it finishes the parts in hand and raises what the signal would
+        have raised.
+
         Raises:
             ClusterError: The scheduler or the last worker is gone.
         """
         self._fill()
-        while self._tasks:
-            self._await_event()
-            future = next(self._queue)
-            entry = self._tasks.pop(future.key, None)
-            if entry is None:
-                continue  # of a scene that failed meanwhile
-            outcome = self._handle(future, *entry)
-            if outcome is not None:
-                yield outcome
+        while self._tasks and not self._stop.asked:
+            yield from self._next_outcome()
             self._fill()
+        if self._stop.asked:
+            yield from self._finish_parts_in_hand()
+            self._stop.end()
 
-    def _await_event(self) -> None:
-        """Wait for a task to end; without workers none would, for ever."""
-        while not self._queue.has_ready():
+    def _next_outcome(self) -> Iterator[SceneResult | SceneFailure]:
+        """Wait a moment for a task to end; yield its scene's outcome, if it has one.
+
+        Without workers none would end, for ever.
+        """
+        if not self._queue.has_ready():
             if self._client.status != "running":
                 raise ClusterError(LOST)  # Asking it anything would wait for 30 s.
             self._workers.count()
             with self._queue.thread_condition:
                 self._queue.thread_condition.wait(timeout=0.1)
+            return
+        future = next(self._queue)
+        entry = self._tasks.pop(future.key, None)
+        if entry is None:
+            return  # of a scene that failed meanwhile
+        outcome = self._handle(future, *entry)
+        if outcome is not None:
+            yield outcome
+
+    def _finish_parts_in_hand(self) -> Iterator[SceneResult | SceneFailure]:
+        """Let parts whose tiles are predicted, or being predicted, be written."""
+        deadline = time.monotonic() + GRACE
+        self._forget_all_but(self._in_hand())
+        kinds = [kind for _, kind, _ in self._tasks.values()]
+        if kinds:
+            self._stopping(len(kinds) - kinds.count("predict"))
+        while self._tasks and time.monotonic() < deadline:
+            yield from self._next_outcome()
+
+    def _in_hand(self) -> set[str]:
+        """Tasks that need no prediction that is still to be started."""
+        running = self._running()
+        pending, idle = dict[tuple[str, int], str](), set[str]()
+        for key, (run, kind, index) in self._tasks.items():
+            if kind == "predict":
+                pending[run.job.scene_id, index] = key
+                if key not in running and not run.waiting[key].done():
+                    idle.add(key)
+        found = set[str]()
+        for key, (run, kind, index) in self._tasks.items():
+            if kind != "predict":
+                needs = run.job.bands[index].needs if kind == "blend" else ()
+                places = [(run.job.scene_id, need) for need in needs]
+                keys = {pending[place] for place in places if place in pending}
+                if not keys & idle:
+                    found |= {key, *keys}
+        return found
+
+    def _running(self) -> set[str]:
+        """Tasks that a thread of a worker runs at this moment."""
+        try:
+            stacks = self._client.sync(
+                self._client.scheduler.call_stack, keys=None, callback_timeout=5
+            )
+        except OSError:  # A time out, too: then nothing is waited for.
+            return set()
+        return {key for tasks in stacks.values() for key in tasks}
+
+    def _forget_all_but(self, kept: set[str]) -> None:
+        dropped = []
+        for key in self._tasks.keys() - kept:
+            run, _, _ = self._tasks.pop(key)
+            dropped.append(run.waiting.pop(key))
+        self._client.cancel(dropped)
 
     def _limit(self) -> int:
         if self._in_flight is not None:
             return self._in_flight
-        return 4 * max(1, self._workers.count()) + 4
+        return min(MOST_TASKS, 4 * max(1, self._workers.count()) + 4)
 
     def _fill(self) -> None:
         """Submit bands until enough are in flight or no job is left."""
-        while len(self._tasks) < self._limit():
+        while len(self._tasks) < self._limit() and not self._stop.asked:
             if self._filling is None or self._filling.submitted:
                 job = self._next_job()
                 if job is None:
@@ -266,18 +264,34 @@ class SceneStream:
                 priority=-self._submitted,
                 resources={RESOURCE: 1},
             )
-        if band in job.parts and index not in run.records:
+        if band.finishes and index not in run.done:
             needs = [run.predictions[need] for need in band.needs]
             # Blending frees logits, so it goes before more predicting.
             self._submit(
-                run, "blend", index, blend_task, job, index, needs, priority=10
+                run,
+                "blend",
+                index,
+                blend_task,
+                job,
+                index,
+                needs,
+                priority=10,
+                resources={ELIGIBLE: 1},
             )
         for done in [i for i in run.predictions if run.last_use[i] <= index]:
             # The scheduler keeps it for the tasks that depend on it, and no longer.
             del run.predictions[done]
 
     def _finish(self, run: _SceneRun) -> None:
-        self._submit(run, "finish", 0, finish_task, run.job, priority=20)
+        self._submit(
+            run,
+            "finish",
+            0,
+            finish_task,
+            run.job,
+            priority=20,
+            resources={ELIGIBLE: 1},
+        )
 
     def _submit(
         self,
@@ -316,9 +330,9 @@ class SceneStream:
             raise ClusterError(LOST)
         if future.status != "finished":
             return self._fail(run, future.exception())
-        if kind == "predict" and future.type is not TaskFailure:
-            # Its logits are not fetched.
-            self._progress(run, len(run.job.bands[index]))
+        if kind != "finish" and future.type is not TaskFailure:
+            # Nothing is fetched: logits stay where they are, records are on disk.
+            self._done(run, kind, index)
             return None
         try:
             value = future.result()
@@ -326,13 +340,16 @@ class SceneStream:
             return self._fail(run, error)
         if isinstance(value, TaskFailure):
             return self._fail(run, value)
-        if kind == "finish":
-            result: SceneResult = value
-            return result
-        run.records[index] = value
-        if len(run.records) == len(run.job.parts):
+        result: SceneResult = value
+        return result
+
+    def _done(self, run: _SceneRun, kind: str, index: int) -> None:
+        if kind == "predict":
+            self._progress(run, len(run.job.bands[index]))
+            return
+        run.done.add(index)
+        if len(run.done) == len(run.job.parts) and not self._stop.asked:
             self._finish(run)
-        return None
 
     def _fail(
         self, run: _SceneRun, error: BaseException | TaskFailure
@@ -353,21 +370,6 @@ class SceneStream:
             self._progress(run, -run.tiles_done)
             self._suspects.append(run.job)
             return None
-        reason = _reason(error)
+        reason = reason_of(error)
         logger.error("scene %s failed: %s", run.job.scene_id, reason)
         return SceneFailure(run.job.scene_id, reason)
-
-
-def _reason(error: BaseException | TaskFailure) -> str:
-    """Say on one line why a task failed."""
-    if isinstance(error, TaskFailure):
-        return error.reason
-    if isinstance(error, GeosegError):
-        return " ".join(str(error).split())
-    if isinstance(error, KilledWorker):
-        return (
-            f"its workers died {error.allowed_failures + 1} times in "
-            f"{str(error.task).split('-')[0]}, probably out of memory; use fewer "
-            "workers or a smaller batch"
-        )
-    return " ".join(f"{type(error).__name__}: {error}".split())

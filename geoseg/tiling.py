@@ -111,6 +111,11 @@ class Band:
         """Tiles (i, j) of the band, ascending."""
         return itertools.product(self.rows, self.cols)
 
+    @property
+    def finishes(self) -> bool:
+        """Whether it finishes any pixel; if not, it only lends its tiles to others."""
+        return self.output.height > 0 and self.output.width > 0
+
     def __len__(self) -> int:
         """Return the number of tiles."""
         return len(self.rows) * len(self.cols)
@@ -193,15 +198,7 @@ class TileGrid:
         """
         if tiles < 1:
             raise TilingError(f"a band cannot hold {tiles} tiles; give 1 or more")
-        groups, segments = self._band_counts(tiles, whole_rows=whole_rows)
-        out = self.output
-        row_cuts = _cut_axis(self.rows, groups, self.tile_size, out.row, out.row_stop)
-        col_cuts = _cut_axis(self.cols, segments, self.tile_size, out.col, out.col_stop)
-        pairs = enumerate(itertools.product(row_cuts, col_cuts))
-        return tuple(
-            self._band(index, row_cut, col_cut, segments)
-            for index, (row_cut, col_cut) in pairs
-        )
+        return _bands(self, *self._band_counts(tiles, whole_rows=whole_rows))
 
     def _band_counts(self, tiles: int, *, whole_rows: bool) -> tuple[int, int]:
         """Return into how many groups the rows go, and the columns."""
@@ -217,24 +214,35 @@ class TileGrid:
         segments = max(1, round(height * width / (groups * most) - 0.1))
         return groups, min(segments, width)
 
-    def _band(self, index: int, row: _Cut, col: _Cut, segments: int) -> Band:
-        needs = {g * segments + s for g in row.needs for s in col.needs}
-        rows, cols = self.rows[row.start : row.stop], self.cols[col.start : col.stop]
-        row_stop = min(rows[-1] + self.tile_size, self.height)
-        col_stop = min(cols[-1] + self.tile_size, self.width)
-        return Band(
-            index=index,
-            row_start=row.start,
-            row_stop=row.stop,
-            col_start=col.start,
-            col_stop=col.stop,
-            footprint=Window(rows[0], cols[0], row_stop - rows[0], col_stop - cols[0]),
-            output=Window(
-                row.first, col.first, row.last - row.first, col.last - col.first
-            ),
-            # An empty output touches no tile; the band itself is named all the same.
-            needs=tuple(sorted(needs | {index})),
-        )
+
+@lru_cache(maxsize=8)
+def _bands(grid: TileGrid, groups: int, segments: int) -> tuple[Band, ...]:
+    # Cached: every task of a scene asks, and a scene of a million tiles has thousands.
+    out, size = grid.output, grid.tile_size
+    row_cuts = _cut_axis(grid.rows, groups, size, out.row, out.row_stop)
+    col_cuts = _cut_axis(grid.cols, segments, size, out.col, out.col_stop)
+    return tuple(
+        _band(grid, index, row, col, segments)
+        for index, (row, col) in enumerate(itertools.product(row_cuts, col_cuts))
+    )
+
+
+def _band(grid: TileGrid, index: int, row: _Cut, col: _Cut, segments: int) -> Band:
+    needs = {g * segments + s for g in row.needs for s in col.needs}
+    rows, cols = grid.rows[row.start : row.stop], grid.cols[col.start : col.stop]
+    row_stop = min(rows[-1] + grid.tile_size, grid.height)
+    col_stop = min(cols[-1] + grid.tile_size, grid.width)
+    return Band(
+        index=index,
+        row_start=row.start,
+        row_stop=row.stop,
+        col_start=col.start,
+        col_stop=col.stop,
+        footprint=Window(rows[0], cols[0], row_stop - rows[0], col_stop - cols[0]),
+        output=Window(row.first, col.first, row.last - row.first, col.last - col.first),
+        # An empty output touches no tile; the band itself is named all the same.
+        needs=tuple(sorted(needs | {index})),
+    )
 
 
 def _suits(found: int, tiles: int) -> bool:

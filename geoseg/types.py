@@ -16,6 +16,8 @@ BlendWindow = Literal["hann", "linear", "none"]
 BlendSpace = Literal["logits", "probabilities"]
 """What overlapping tiles average: class logits, or their softmax."""
 
+OnError = Literal["skip", "fail"]
+"""What a run does when a scene fails: go on with the others, or end."""
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 """Arithmetic of the model; `auto` is bfloat16 on CUDA and float32 elsewhere."""

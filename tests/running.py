@@ -95,9 +95,9 @@ def plan_jobs(config: SegmentConfig) -> list[SceneJob]:
     model = predictor_config(config)
     plan = Plan(config, spec, model, stride, directory, Listener())
     with directory.locked():
-        jobs, done, failures = plan.scenes(files)
-    assert not done
-    assert not failures, failures
+        planned = list(plan.scenes(files))
+    jobs = [item for item in planned if isinstance(item, SceneJob)]
+    assert len(jobs) == len(planned), planned
     return jobs
 
 

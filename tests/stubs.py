@@ -61,7 +61,7 @@ class StubModel(PreTrainedModel):
         levels: the class is the red value cut into K equal levels.
 
     With `fail_on`, a tile that holds a pixel of exactly that normalised red raises,
-    ends the process, or gives NaN, as `fail_by` says.
+    ends the process, takes all memory, or gives NaN, as `fail_by` says.
     With `log_folder`, each load and each forward pass appends a line to a file there
     named for the process: pid-loads and pid-tiles.
     """
@@ -99,6 +99,8 @@ class StubModel(PreTrainedModel):
             raise RuntimeError("the stub was told to fail\non this tile")
         if self.config.fail_by == "exit":
             os._exit(1)
+        if self.config.fail_by == "memory":
+            _take_memory()
         logits[:, 0, 0, 0] = torch.nan
 
     def _pointwise(self, pixels: Tensor) -> Tensor:
@@ -138,6 +140,15 @@ class StubModel(PreTrainedModel):
                 stream.write("load\n")
         with (Path(folder) / f"{os.getpid()}-tiles").open("a") as stream:
             stream.write(f"{tiles}\n")
+
+
+def _take_memory() -> None:
+    """Take memory until somebody ends the process, 6 GB at most."""
+    taken = []
+    for _ in range(120):
+        taken.append(bytearray(os.urandom(1) * 50_000_000))
+        time.sleep(0.05)
+    raise MemoryError
 
 
 AutoConfig.register(StubConfig.model_type, StubConfig)

@@ -116,10 +116,8 @@ def test_a_model_that_cannot_be_loaded_fails_the_task_that_asked(
     tmp_path: Path, threads: LocalCluster
 ) -> None:
     model = stub_config(tmp_path / "model")
-    save_stub(tmp_path / "model", num_classes=6)
     given = ClusterConfig(scheduler=threads.scheduler_address)
-    with (
-        connect(given, model, parts=1) as client,
-        pytest.raises(ModelError, match="other weights on this worker"),
-    ):
-        client.submit(load_in_task, plugin_name(model), 0, pure=False).result()
+    with connect(given, model, parts=1) as client:
+        save_stub(tmp_path / "model", num_classes=6)  # after the worker was checked
+        with pytest.raises(ModelError, match="other weights on this worker"):
+            client.submit(load_in_task, plugin_name(model), 0, pure=False).result()

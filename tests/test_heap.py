@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 import dask.config
 import pytest
 
-from geoseg import stream
+from geoseg import tasks
 from geoseg._heap import SETTINGS
 from geoseg._processes import local_cluster
 from geoseg.errors import SceneError
@@ -65,17 +65,17 @@ def test_a_task_returns_its_memory_however_it_ends(
     monkeypatch: pytest.MonkeyPatch, error: Exception | None
 ) -> None:
     returned: list[None] = []
-    monkeypatch.setattr(stream, "return_memory", lambda: returned.append(None))
+    monkeypatch.setattr(tasks, "return_memory", lambda: returned.append(None))
 
     def finish(job: object, records: object) -> None:
         del job, records
         if error is not None:
             raise error
 
-    monkeypatch.setattr(stream, "finish_scene", finish)
+    monkeypatch.setattr(tasks, "finish_scene", finish)
     job = cast("SceneJob", SimpleNamespace(parts=()))
     with suppress(ValueError):
-        stream.finish_task(job)
+        tasks.finish_task(job)
     assert len(returned) == 1
 
 

@@ -27,7 +27,8 @@ from geoseg.cluster import ModelPlugin, plugin_name
 from geoseg.errors import ClusterError
 from geoseg.finish import SceneResult
 from geoseg.graph import SceneJob, find_part, part_path
-from geoseg.stream import SceneFailure, SceneStream, finish_task
+from geoseg.stream import SceneFailure, SceneStream
+from geoseg.tasks import finish_task
 from geoseg.tiling import TileGrid
 
 
@@ -346,5 +347,7 @@ def test_a_run_ends_when_no_worker_has_the_model(tmp_path: Path) -> None:
         running = SceneStream(
             client, "no-plugin", iter([job]), lambda *_: None, timeout=1
         )
-        with pytest.raises(ClusterError, match="no worker has the model"):
+        with pytest.raises(
+            ClusterError, match=r"no worker of --scheduler inproc.* has the model"
+        ):
             list(running)

@@ -36,6 +36,7 @@ class RunProgress(Display, Listener):
         self._begun: set[str] = set()
         self._total = self._predicted = 0
         self._scenes = self._ended = 0
+        self._found = self._seen = 0
         self._started: float | None = None
         self._notes: Counter[str] = Counter()
 
@@ -51,9 +52,18 @@ class RunProgress(Display, Listener):
             if count > 1:
                 self.say(f"Note: the same for {count - 1} more: {text}")
 
+    def found(self, scenes: int) -> None:
+        """Learn how many scenes will be opened."""
+        self._found = scenes
+
+    def kept(self, scene_id: str) -> None:
+        """Count a scene that needs no work."""
+        self._seen += 1
+
     def planned(self, scene_id: str, scene: Scene, tiles: int) -> None:
         """Count a scene and say what it runs at."""
         self._scenes += 1
+        self._seen += 1
         self._total += tiles
         self._left[scene_id] = tiles
         if self._scenes <= PLANNED_LINES or self.verbosity > 0:
@@ -81,11 +91,17 @@ class RunProgress(Display, Listener):
         if isinstance(outcome, SceneFailure):
             if outcome.scene_id not in self._left:
                 self._scenes += 1  # it could not be opened
+                self._seen += 1
             self._total -= self._left.pop(outcome.scene_id, 0)
             self.say(f"Failed: {outcome.scene_id}", style="red")
         else:
             self.finished += 1
         self._show("Segmenting")
+
+    def stopping(self, parts: int) -> None:
+        """Say that the end is near."""
+        number = "1 part" if parts == 1 else f"{parts} parts"
+        self.say(f"Stopping: finishing {number}, Ctrl-C again stops at once")
 
     def note(self, message: str) -> None:
         """Say a note, and only once what holds for many scenes."""
@@ -102,14 +118,21 @@ class RunProgress(Display, Listener):
         return self._predicted / max(monotonic() - self._started, 1e-3)
 
     def _show(self, what: str) -> None:
-        parts = [f"{self.done}/{self._total} tiles"]
+        # Scenes are opened as their turn comes: those to come are taken for alike.
+        unseen = max(0, self._found - self._seen)
+        total, scenes = self._total, self._scenes + unseen
+        if unseen and self._seen:
+            total = round(total * self._found / self._seen)
+        parts = [f"{self.done}/{'~' if unseen else ''}{total} tiles"]
         speed = self.speed()
         if speed is not None:
-            left = (self._total - self.done) / speed
-            parts += [f"{speed:.3g} tiles/s", f"{duration(left)} left"]
-        if self._scenes > 1:
-            parts.insert(0, f"{self._ended}/{self._scenes} scenes")
-        self.show(self.done, self._total, what, ", ".join(parts))
+            parts += [
+                f"{speed:.3g} tiles/s",
+                f"{duration((total - self.done) / speed)} left",
+            ]
+        if scenes > 1:
+            parts.insert(0, f"{self._ended}/{scenes} scenes")
+        self.show(self.done, total, what, ", ".join(parts))
 
 
 class TrainingProgress(Display):

@@ -20,7 +20,7 @@ from geoseg.cli.options import (
     set_up_messages,
     verbosity_of,
 )
-from geoseg.types import BlendSpace, BlendWindow, Codec, Dtype
+from geoseg.types import BlendSpace, BlendWindow, Codec, Dtype, OnError
 
 EXAMPLES = """\b
 Examples:
@@ -46,6 +46,7 @@ STAC items, item collections and catalogues (.json, .geojson).
 OUT/<scene>/ gets classes.tif, confidence.tif, segments.gpkg and item.json,
 which is written last: a scene that has one is whole. The same call again
 goes on where it stopped, and makes only what is missing or changed.
+Ctrl-C lets parts in hand be finished, 25 s at most; twice ends at once.
 OUT/report.json and report.html say what became of each scene; meanwhile
 `geoseg status OUT` tells how far the run is.
 """
@@ -91,6 +92,12 @@ output_option = partial(click.option, cls=Option, section="Results")
     type=click.Choice(get_args(Codec)),
     help="Compression of rasters. deflate takes longer, for what cannot read zstd: web "
     "viewers with geotiff.js before version 3, QField before 2025.  [default: zstd]",
+)
+@output_option(
+    "--on-error",
+    type=click.Choice(get_args(OnError)),
+    help="What a scene that fails does: skip it and go on, or end the run."
+    "  [default: skip]",
 )
 @polygon_options("  [default: 0]")
 @model_option(

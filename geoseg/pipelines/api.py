@@ -36,7 +36,8 @@ def segment(
         options: model, device, dtype, batch_size, tta, tile_size, stride, overlap,
             blend, blend_space, resolution, bands, scale, nodata, root, asset, mosaic,
             verify, aoi, bbox, cluster, workers, scheduler, scheduler_file, overwrite,
-            confidence, polygons, save_scores, compress, exclude, min_area, simplify.
+            confidence, polygons, save_scores, compress, exclude, min_area, simplify,
+            on_error.
 
     Returns:
         One record a scene, in the order given: folder, tiles, and pixels, polygons

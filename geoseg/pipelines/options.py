@@ -11,7 +11,7 @@ from typing import Any, Literal, TypedDict
 from geoseg.config import compose, convert, override
 from geoseg.errors import UsageError
 from geoseg.pipelines.segment import SegmentConfig
-from geoseg.types import BlendSpace, BlendWindow, Codec, Dtype
+from geoseg.types import BlendSpace, BlendWindow, Codec, Dtype, OnError
 
 DEFAULT_PIPELINE = "segment"
 """Recipe that is read when none is named."""
@@ -55,6 +55,7 @@ class SegmentOptions(TypedDict, total=False):
     exclude: Sequence[str | int] | None
     min_area: float | None
     simplify: float | None
+    on_error: OnError | None
 
 
 KEYS: Mapping[str, str] = {
@@ -90,6 +91,7 @@ KEYS: Mapping[str, str] = {
     "exclude": "output.exclude",
     "min_area": "output.min_area",
     "simplify": "output.simplify",
+    "on_error": "output.on_error",
 }
 """Key of `SegmentConfig` that each option sets; `clusters` chooses one of configs/."""
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from geoseg import __version__
 from geoseg.archive import RunDirectory
-from geoseg.cluster import connect, plugin_name
 from geoseg.clusters.config import ClusterConfig
 from geoseg.config import dump
 from geoseg.discovery import SceneFile, mosaic_id
 from geoseg.errors import ConfigError, TilingError, UsageError
-from geoseg.finish import SceneResult
 from geoseg.generalizing import Generalization
-from geoseg.graph import SceneJob
 from geoseg.inference import PredictorConfig, choose_device, default_batch_size
 from geoseg.io.sheets import describe_sheets
 from geoseg.layout import RUN_YAML
@@ -28,9 +24,9 @@ from geoseg.pipelines.segment_inputs import (
 )
 from geoseg.pipelines.segment_plan import Plan, check_options, unreachable_scenes
 from geoseg.pipelines.segment_report import Listener, RunLog, RunReport
-from geoseg.stream import SceneFailure, SceneStream
+from geoseg.pipelines.segment_run import run_plan
 from geoseg.tiling import default_stride
-from geoseg.types import BlendSpace, BlendWindow, Codec, Dtype, ModelSpec
+from geoseg.types import BlendSpace, BlendWindow, Codec, Dtype, ModelSpec, OnError
 
 __all__ = [
     "InputConfig",
@@ -149,6 +145,8 @@ class OutputConfig:
     """Square metres that polygons must have; smaller ones become part of others."""
     simplify: float = 0.0
     """Tolerance of polygons' borders, CRS units."""
+    on_error: OnError = "skip"
+    """Whether a scene that fails is skipped, or ends the run."""
 
     def __post_init__(self) -> None:
         """Check ranges.
@@ -218,40 +216,8 @@ def run(config: SegmentConfig, listener: Listener | None = None) -> RunReport:
             files = [SceneFile(str(vrt), scene_id)]
         with RunLog(directory, files, root, spec, Path(model.folder), listener) as log:
             plan = Plan(config, spec, model, stride, directory, log, unreachable)
-            _run_planned(plan, files, log)
+            run_plan(plan, files, log)
         return log.report()
-
-
-def _run_planned(plan: Plan, files: Sequence[SceneFile], log: RunLog) -> None:
-    jobs, results, failures = plan.scenes(files)
-    for result in results:
-        log.reused(result)
-    for failure in failures:
-        log.scene_done(failure)
-    for job in jobs:
-        log.ready(job)
-    for outcome in _outcomes(plan.config.cluster, plan.model, jobs, log):
-        log.scene_done(outcome)
-
-
-def _outcomes(
-    cluster: ClusterConfig,
-    model: PredictorConfig,
-    jobs: Sequence[SceneJob],
-    listener: Listener,
-) -> Iterator[SceneResult | SceneFailure]:
-    """Run jobs on a cluster; without any, none is started."""
-    if not jobs:
-        return
-    parts = sum(len(job.parts) for job in jobs)
-    with connect(cluster, model, parts) as client:
-        yield from SceneStream(
-            client,
-            plugin_name(model),
-            iter(jobs),
-            listener.tiles_done,
-            timeout=cluster.timeout,
-        )
 
 
 def _located(config: SegmentConfig) -> SegmentConfig:

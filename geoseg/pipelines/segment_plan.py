@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -74,33 +74,24 @@ class Plan:
         self._excluded = frozenset(excluded_ids(spec.classes, wanted))
 
     def scenes(
-        self, files: Sequence[SceneFile]
-    ) -> tuple[list[SceneJob], list[SceneResult], list[SceneFailure]]:
-        """Sort scenes into jobs, those already whole, and those that cannot be read.
+        self, files: Iterable[SceneFile]
+    ) -> Iterator[SceneJob | SceneResult | SceneFailure]:
+        """Open scenes one by one, as they are asked for: an archive may have thousands.
 
-        Raises:
-            UsageError: An option is wrong for every scene.
+        Yields:
+            What is left to do, what is whole already, and what cannot be read.
         """
-        jobs, done, failures = [], [], []
         for file in files:
             try:
-                planned = self._scene(file)
-            except UsageError:
-                raise
+                yield self._scene(file)
             except (GeosegError, OSError) as error:
                 # Without what signs a request: reports are passed on.
                 reason = _one_line(error).replace(file.path, shown(file.path))
-                failures.append(SceneFailure(file.scene_id, reason))
+                yield SceneFailure(file.scene_id, reason)
             except Exception as error:  # One odd file must not stop an archive.
                 logger.debug("%s cannot be planned", file.path, exc_info=True)
                 reason = f"{type(error).__name__}: {error}"
-                failures.append(SceneFailure(file.scene_id, _one_line(reason)))
-            else:
-                if isinstance(planned, SceneJob):
-                    jobs.append(planned)
-                else:
-                    done.append(planned)
-        return jobs, done, failures
+                yield SceneFailure(file.scene_id, _one_line(reason))
 
     def _scene(self, file: SceneFile) -> SceneJob | SceneResult:
         if file.scene_id in self._unreachable:

@@ -79,6 +79,12 @@ class RunReport:
 class Listener:
     """Told what a run does; the command line draws a progress bar from it."""
 
+    def found(self, scenes: int) -> None:
+        """The archive has this many scenes; they are opened as their turn comes."""
+
+    def kept(self, scene_id: str) -> None:
+        """A scene is whole already, and stays as it is."""
+
     def planned(self, scene_id: str, scene: Scene, tiles: int) -> None:
         """A scene was opened; `scene.grid` is what it is processed on."""
 
@@ -87,6 +93,9 @@ class Listener:
 
     def scene_done(self, outcome: SceneResult | SceneFailure) -> None:
         """A scene was finished or failed."""
+
+    def stopping(self, parts: int) -> None:
+        """The run was asked to stop, and finishes the parts in hand."""
 
     def note(self, message: str) -> None:
         """Something that changes results and that the user may want to know."""
@@ -177,6 +186,10 @@ class RunLog(Listener):
                 raise FileOutputError(str(failure)) from failure
             self._listener.note(str(failure))
 
+    def found(self, scenes: int) -> None:
+        """Hand on the number of scenes."""
+        self._listener.found(scenes)
+
     def planned(self, scene_id: str, scene: Scene, tiles: int) -> None:
         """Keep how many tiles a scene has."""
         self._scenes[scene_id].tiles = tiles
@@ -192,6 +205,7 @@ class RunLog(Listener):
         """Keep what an earlier call made."""
         self._fill(result)
         self._scenes[result.scene_id].state = "reused"
+        self._listener.kept(result.scene_id)
         self._renew()
 
     def tiles_done(self, scene_id: str, tiles: int) -> None:
@@ -220,6 +234,10 @@ class RunLog(Listener):
         self._end(self._scenes[outcome.scene_id])
         self._listener.scene_done(outcome)
         self._renew()
+
+    def stopping(self, parts: int) -> None:
+        """Hand on that the run was asked to stop."""
+        self._listener.stopping(parts)
 
     def note(self, message: str) -> None:
         """Hand on a note."""

@@ -134,7 +134,10 @@ class NativePart:
             arrays |= {f"{index}.{name}": getattr(batch, name) for name in DTYPES}
             offsets, wkb = _wkb_buffers(batch.geometry)
             arrays |= {f"{index}.offsets": offsets, f"{index}.wkb": wkb}
-        save_file(arrays, path)
+        try:
+            save_file(arrays, path)
+        except SafetensorError as error:  # Also of a disk that is full.
+            raise OSError(str(error)) from error
 
 
 class SavedPart:

@@ -50,6 +50,7 @@ FLAGS: list[tuple[str, str, object]] = [
     ("--exclude road --exclude 3", "output.exclude", ("road", "3")),
     ("--min-area 25", "output.min_area", 25.0),
     ("--simplify 1.5", "output.simplify", 1.5),
+    ("--on-error fail", "output.on_error", "fail"),
     ("--set cluster.threads=5", "cluster.threads", 5),
 ]
 
@@ -278,7 +279,7 @@ def test_bad_input_is_refused_before_the_cluster(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("geoseg.pipelines.segment.connect", no_cluster)
+    monkeypatch.setattr("geoseg.pipelines.segment_run.connect", no_cluster)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "weightless").mkdir()
     (tmp_path / "weightless" / "config.json").write_text("{}")

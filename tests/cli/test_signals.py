@@ -21,15 +21,19 @@ pytestmark = pytest.mark.slow
 TESTS = Path(__file__).parents[1]
 
 
+def parts(folder: Path) -> int:
+    return len(list((folder / "out").glob(".geoseg/parts/*/part-*.json")))
+
+
 def start(folder: Path) -> subprocess.Popen[str]:
     """Start a run of minutes in a process group of its own, as a terminal does."""
     scene = write_raster(folder / "scene.tif", smooth_image(64 + 48 * 60, 130))
-    model = save_stub(folder / "model", seconds=0.3)
+    model = save_stub(folder / "model", seconds=0.1)
     command = [sys.executable, "-m", "geoseg", "segment", scene, "-o", folder / "out"]
     command += ["--model", model, "--set", "model.imports=[stubs]", "--stride", "48"]
     process = subprocess.Popen(
         [*map(str, command), "--workers", "1"],
-        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        env={**os.environ, "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}"},
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -37,7 +41,7 @@ def start(folder: Path) -> subprocess.Popen[str]:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     deadline = time.monotonic() + 120
-    while not list((folder / "out").glob(".geoseg/parts/*/part-*.json")):
+    while not parts(folder):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -50,6 +54,15 @@ def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 def interrupt_all(process: subprocess.Popen[str]) -> None:
     os.killpg(process.pid, signal.SIGINT)
+
+
+def interrupt_twice(process: subprocess.Popen[str]) -> None:
+    interrupt_all(process)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("Stopping: finishing"):
+            break
+    interrupt_all(process)
 
 
 def terminate(process: subprocess.Popen[str]) -> None:
@@ -69,8 +82,7 @@ def kill_scheduler(process: subprocess.Popen[str]) -> None:
 @pytest.mark.parametrize(
     ("end", "code", "said"),
     [
-        (interrupt_all, 130, "Error: interrupted; what is finished in"),
-        (terminate, 143, "Error: interrupted; what is finished in"),
+        (interrupt_twice, 130, "Error: interrupted; what is finished in"),
         (kill_scheduler, 1, "Error: the connection to the scheduler was lost; start"),
         (kill, -signal.SIGKILL, ""),
     ],
@@ -89,6 +101,7 @@ def test_a_run_ends_at_once_with_one_line_and_leaves_no_process(
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors
     assert time.monotonic() - started < 20
+    assert parts(tmp_path) <= 2
     assert "Traceback" not in errors
     if said:
         [line] = [line for line in errors.splitlines() if line.startswith("Error")]
@@ -96,3 +109,21 @@ def test_a_run_ends_at_once_with_one_line_and_leaves_no_process(
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
     assert not (tmp_path / "out" / "scene").exists()
+
+
+@pytest.mark.parametrize(("end", "code"), [(interrupt_all, 130), (terminate, 143)])
+def test_parts_in_hand_are_finished_and_the_same_call_goes_on(
+    tmp_path: Path, end: Callable[[subprocess.Popen[str]], None], code: int
+) -> None:
+    process = start(tmp_path)
+    children, begun = family(process), parts(tmp_path)
+    end(process)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    told = [line.split(",")[0] for line in errors.splitlines()[-2:]]
+    assert told[0] in ("Stopping: finishing 1 part", "Stopping: finishing 2 parts")
+    assert told[1].startswith("Error: interrupted; what is finished in")
+    assert "run the same command again to go on" in errors
+    assert parts(tmp_path) - begun >= 1
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive

@@ -45,7 +45,7 @@ def test_as_many_workers_as_asked_and_no_more_than_parts(tmp_path: Path) -> None
     with connect(config, model, parts=2) as client:
         client.wait_for_workers(2, timeout=30)
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
-        assert [worker["resources"] for worker in workers] == [{RESOURCE: 1}] * 2
+        assert [worker["resources"][RESOURCE] for worker in workers] == [1] * 2
         scheduler = client.cluster.scheduler
     assert scheduler.status.name == "closed"
 

@@ -17,7 +17,7 @@ from stubs import save_stub
 
 from geoseg.errors import ConfigError, ModelError, OutputError, TilingError, UsageError
 from geoseg.io.raster import Scene
-from geoseg.pipelines import segment
+from geoseg.pipelines import segment, segment_run
 from geoseg.pipelines.segment import Listener, ModelConfig
 
 
@@ -33,7 +33,7 @@ def _no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("a cluster was started")
 
-    monkeypatch.setattr(segment, "connect", refuse)
+    monkeypatch.setattr(segment_run, "connect", refuse)
 
 
 @pytest.fixture

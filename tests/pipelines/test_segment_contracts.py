@@ -21,7 +21,7 @@ from running import configuration, fingerprint, read_segments, smooth_image
 from stubs import clear_log, logged_loads, logged_tiles, save_stub
 
 from geoseg.errors import ClusterError
-from geoseg.pipelines import segment
+from geoseg.pipelines import segment, segment_run
 from geoseg.pipelines.options import segment_config
 from geoseg.pipelines.segment import RunReport
 
@@ -82,7 +82,7 @@ def test_an_unchanged_run_returns_without_a_cluster(
     def refuse(*_: object) -> None:
         raise AssertionError("no cluster is needed")
 
-    monkeypatch.setattr(segment, "connect", refuse)
+    monkeypatch.setattr(segment_run, "connect", refuse)
     before = (bench.folder / "out" / "a" / "item.json").stat().st_mtime_ns
     again, predicted = bench.run()
     assert (again, predicted) == (first, 0)

@@ -33,11 +33,12 @@ from geoseg.archive import RunDirectory
 from geoseg.discovery import find_scenes
 from geoseg.errors import ConfigError, UsageError
 from geoseg.finish import finish_scene
-from geoseg.graph import run_scene
+from geoseg.graph import SceneJob, run_scene
 from geoseg.models.registry import read_spec
 from geoseg.pipelines import segment
 from geoseg.pipelines.segment import Listener
 from geoseg.pipelines.segment_plan import Plan, check_options
+from geoseg.stream import SceneFailure
 
 OPTIONS: list[dict[str, Any]] = [
     {},
@@ -145,10 +146,9 @@ def _left_to_do(config: segment.SegmentConfig) -> int:
     directory = RunDirectory(config.out, root, overwrite=False)
     spec = read_spec(Path(config.model.path))
     plan = Plan(config, spec, predictor_config(config), STRIDE, directory, Listener())
-    jobs, done, failures = plan.scenes(files)
-    assert not failures
-    assert len(jobs) + len(done) == 1
-    return len(jobs)
+    [planned] = plan.scenes(files)
+    assert not isinstance(planned, SceneFailure)
+    return int(isinstance(planned, SceneJob))
 
 
 def test_an_id_to_exclude_goes_before_a_name(folder: Path, tmp_path: Path) -> None:
@@ -197,6 +197,6 @@ def test_areas_that_are_unknown_fail_a_scene_before_the_model_runs(
     files, root = find_scenes(config.scenes, None)
     directory = RunDirectory(config.out, root, overwrite=False)
     plan = Plan(config, spec, predictor_config(config), STRIDE, directory, Listener())
-    jobs, _, [failure] = plan.scenes(files)
-    assert jobs == []
+    [failure] = plan.scenes(files)
+    assert isinstance(failure, SceneFailure)
     assert "areas are unknown without a CRS" in failure.reason
