@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from geoseg._heap import peak_memory
 from geoseg.blending import blend_classes
+from geoseg.counting import class_pixels
 from geoseg.errors import BlendingError, SceneError
 from geoseg.generalizing import Generalization
 from geoseg.grid import Window
@@ -34,7 +35,7 @@ from geoseg.io.scratch import write_scratch
 from geoseg.layout import CLASSES, CONFIDENCE, SCORES
 from geoseg.scoring import blend_with_scores
 from geoseg.tiling import Band, TileGrid
-from geoseg.types import NODATA, BlendSpace, BlendWindow, ClassInfo, Codec
+from geoseg.types import BlendSpace, BlendWindow, ClassInfo, Codec
 from geoseg.vectorize import trace_part
 
 if TYPE_CHECKING:
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LogitsArray = npt.NDArray[np.float16]
-
-_FEW_CLASSES = 30
 
 AREA = "area.wkb"
 """File in the work folder that holds the scene's area of interest."""
@@ -207,7 +206,7 @@ def blend_band(job: SceneJob, index: int, bands: Sequence[BandLogits]) -> PartRe
     counted = _counted_with(job, band)
     record = PartRecord(
         index=index,
-        pixels=_class_pixels(mask, job.classes),
+        pixels=class_pixels(mask, job.classes),
         tiles=sum(len(job.bands[number]) for number in counted),
         skipped=sum(logits.skipped for logits in bands if logits.index in counted),
         memory=max(peak_memory(), *(logits.memory for logits in bands)),
@@ -334,20 +333,6 @@ def _unpack(bits: npt.NDArray[np.uint8], window: Window) -> npt.NDArray[np.bool_
     count = window.height * window.width
     flat = np.unpackbits(bits, count=count).view(np.bool_)
     return flat.reshape(window.height, window.width)
-
-
-def _class_pixels(
-    mask: npt.NDArray[np.uint8], classes: Sequence[ClassInfo]
-) -> dict[int, int]:
-    """Count the pixels of each class that is there."""
-    if len(classes) > _FEW_CLASSES:
-        counts = np.bincount(mask.ravel(), minlength=NODATA + 1)
-    else:
-        # np.bincount takes 8 bytes a pixel, and the time of 30 comparisons.
-        counts = np.zeros(NODATA + 1, np.int64)
-        for entry in classes:
-            counts[entry.id] = np.count_nonzero(mask == entry.id)
-    return {c.id: int(counts[c.id]) for c in classes if counts[c.id]}
 
 
 def _blend(
