@@ -39,6 +39,7 @@ LAYERS = {
     "finish": 4,
     "generalizing": 4,
     "scoring": 4,
+    "counting": 4,
     "admission": 4,
     "stopping": 4,
     "tasks": 4,
