@@ -41,7 +41,7 @@ STEP = 1000
 LIMIT = "4GiB"
 FEWEST = 1000
 FLAT = 1.1
-WORRIES = re.compile(r"spill|paus|restart|memory|nresponsive|killed", re.IGNORECASE)
+WORRIES = re.compile(r"spill|paus|restart|memory|killed", re.IGNORECASE)
 """What Dask says when memory is short."""
 
 

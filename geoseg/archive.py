@@ -22,6 +22,7 @@ from geoseg.layout import (
     COLLECTION,
     LOCK_FILE,
     PARTS,
+    PLAN,
     REPORT,
     ROOT_FILE,
     VERSION_FILE,
@@ -99,6 +100,15 @@ class RunDirectory:
     def work_folder(self, scene_id: str, key: str) -> Path:
         """Folder of a scene's parts, by key: parts of other settings are never met."""
         return self.path / WORK / PARTS / parts_name(scene_id, key)
+
+    def record_plan(self, scene_id: str, key: str, plan: Mapping[str, Any]) -> None:
+        """Write down what is to be made of a scene, beside its parts.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        folder = f"{WORK}/{PARTS}/{parts_name(scene_id, key)}"
+        self.write(f"{folder}/{PLAN}", json.dumps({**plan, "key": key}))
 
     def mosaic(self, scene_id: str, vrt: str) -> Path:
         """Write down how sheets make a scene, and return the file that says it."""

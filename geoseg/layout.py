@@ -47,6 +47,9 @@ WORK = ".geoseg"
 PARTS = "parts"
 """Folder in it that holds the parts, a folder for each scene and key."""
 
+PLAN = "plan.json"
+"""File beside the parts of a scene that says how many there will be."""
+
 ROOT_FILE, VERSION_FILE, LOCK_FILE = "root", "version", "lock"
 """Files in it: root of the scene ids, version of geoseg, and who works there."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from geoseg.clusters.config import ClusterConfig
 from geoseg.finish import SceneResult, finish_scene
 from geoseg.graph import BandLogits, SceneJob, blend_band, find_part, predict_band
 from geoseg.inference import Predictor, PredictorConfig
-from geoseg.pipelines import segment
+from geoseg.pipelines import segment, segment_run
 from geoseg.pipelines.segment import Listener, RunReport
 from geoseg.stream import SceneFailure
 
@@ -58,13 +58,13 @@ class PlainRuns:
         self,
         cluster: ClusterConfig,
         model: PredictorConfig,
-        jobs: Sequence[SceneJob],
+        jobs: Iterator[SceneJob],
         listener: Listener,
     ) -> Iterator[SceneResult | SceneFailure]:
-        """Stand for `geoseg.pipelines.segment._outcomes`."""
-        predictor = Predictor.load(model) if jobs else None
+        """Stand for `geoseg.pipelines.segment_run._outcomes`."""
+        predictor = None
         for job in jobs:
-            assert predictor is not None
+            predictor = predictor or Predictor.load(model)
             yield self._scene(job, predictor, listener)
 
     def _scene(
@@ -91,5 +91,5 @@ def plain_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> PlainRuns:
     """Put plain loops in place of the cluster, and save a model."""
     runs = PlainRuns(folder)
     save_stub(folder / "model", kind="levels", output_stride=4)
-    monkeypatch.setattr(segment, "_outcomes", runs.outcomes)
+    monkeypatch.setattr(segment_run, "_outcomes", runs.outcomes)
     return runs

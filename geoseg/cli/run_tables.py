@@ -44,8 +44,10 @@ def print_status(status: RunStatus, *, all_scenes: bool) -> None:
     tiles = record.tiles()
     if tiles["all"]:
         share = tiles["done"] / tiles["all"]
+        more = f"; {status.unopened:,} scenes not opened yet" if status.unopened else ""
         print_line(
-            console, f"Tiles:  {tiles['done']:,} of {tiles['all']:,} ({share:.0%})"
+            console,
+            f"Tiles:  {tiles['done']:,} of {tiles['all']:,} ({share:.0%}{more})",
         )
     print_line(console, f"Run:    {_run_line(status)}")
     for scene in record.scenes:

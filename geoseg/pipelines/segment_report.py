@@ -196,9 +196,14 @@ class RunLog(Listener):
         self._listener.planned(scene_id, scene, tiles)
 
     def ready(self, job: SceneJob) -> None:
-        """Keep what a scene is made of."""
+        """Keep what a scene is made of, on disk too: the report is seldom renewed."""
         scene = self._scenes[job.scene_id]
         scene.key, scene.parts = job.key, len(job.parts)
+        plan = {"tiles": scene.tiles, "parts": scene.parts}
+        try:
+            self._directory.record_plan(job.scene_id, job.key, plan)
+        except GeosegError:  # Its parts will say so, if nothing can be written.
+            logger.warning("the plan of %s is not kept", job.scene_id, exc_info=True)
         self._renew()
 
     def reused(self, result: SceneResult) -> None:
@@ -217,7 +222,7 @@ class RunLog(Listener):
             scene.tiles_found = tiles
             if self._record.work_started is None:
                 self._record.work_started = scene.started
-                self._next = 0.0  # Now all scenes are planned.
+                self._next = 0.0
         scene.state = "running"
         scene.tiles_done += tiles
         self._listener.tiles_done(scene_id, tiles)

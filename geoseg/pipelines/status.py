@@ -11,7 +11,16 @@ from typing import Any
 
 from geoseg.errors import OutputError, UsageError
 from geoseg.io.lock import is_held
-from geoseg.layout import ITEM, LOCK_FILE, PARTS, REPORT, WORK, parts_name
+from geoseg.layout import (
+    ITEM,
+    LOCK_FILE,
+    PARTS,
+    PLAN,
+    REPORT,
+    WORK,
+    parts_name,
+    parts_prefix,
+)
 from geoseg.reporting.items import find_items
 from geoseg.reporting.record import WHOLE, RunRecord, SceneRecord, read_record
 
@@ -47,7 +56,18 @@ class RunStatus:
         tiles = self.record.tiles()
         if not self.speed:
             return None
-        return max(0, tiles["all"] - tiles["done"]) / self.speed
+        # Scenes are opened as their turn comes: those to come are taken for alike.
+        opened = len(self.record.scenes) - self.unopened
+        total = tiles["all"] * len(self.record.scenes) / max(1, opened)
+        return max(0, total - tiles["done"]) / self.speed
+
+    @property
+    def unopened(self) -> int:
+        """Scenes whose number of tiles is not known yet."""
+        return sum(
+            scene.tiles is None and scene.state in ("waiting", "unfinished")
+            for scene in self.record.scenes
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
@@ -109,6 +129,8 @@ def _put_right(
             scene.state, scene.reason = "unfinished", GONE
         return
     if scene.key is None:
+        _complete(scene, out)
+    if scene.key is None:
         if not running and scene.state == "waiting":
             scene.state, scene.reason = "unfinished", KILLED
         return
@@ -126,6 +148,18 @@ def _put_right(
     elif not running and scene.state in ("waiting", "running"):
         scene.state, scene.reason = "unfinished", KILLED
     yield scene.scene_id, count
+
+
+def _complete(scene: SceneRecord, out: Path) -> None:
+    """Add what is to be made of a scene that was opened since the last report."""
+    folder = out / WORK / PARTS
+    for file in folder.glob(f"{parts_prefix(scene.scene_id)}*/{PLAN}"):
+        try:
+            plan = json.loads(file.read_text(encoding="utf-8"))
+            scene.tiles, scene.parts = int(plan["tiles"]), int(plan["parts"])
+            scene.key = str(plan["key"])
+        except (OSError, ValueError, TypeError, KeyError):
+            continue  # Just being written, or deleted.
 
 
 def _is_whole(item: Path, key: str) -> bool:

@@ -18,13 +18,17 @@ import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]
 LIBRARY = Path("geoseg") / "_C.abi3.so"
+# Each has its own copy of the working tree and of the library.
+MOST_TREES = 4
 # A mutant that cannot even run proves nothing about the test.
 BROKEN = ("SyntaxError", "IndentationError", "NameError", "ImportError", "ModuleNotFou")
 
@@ -140,6 +144,26 @@ def verdict(tree: Path, mutant: Mutant) -> str:
     return f"broken: {broken[0].splitlines()[0]}" if broken else "killed"
 
 
+def verdicts(folder: Path, mutants: Sequence[Mutant]) -> Iterator[str]:
+    """Judge mutants side by side, each in a tree that no other has meanwhile."""
+    jobs = max(1, min(MOST_TREES, len(os.sched_getaffinity(0)), len(mutants)))
+    trees = SimpleQueue[Path]()
+    for number in range(jobs):
+        tree = folder / str(number)
+        copy_tree(tree)
+        trees.put(tree)
+
+    def judge(mutant: Mutant) -> str:
+        tree = trees.get()
+        try:
+            return verdict(tree, mutant)
+        finally:
+            trees.put(tree)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        yield from pool.map(judge, mutants)
+
+
 def main() -> int:
     """Print a table of all mutants; return 1 unless every one is killed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -148,17 +172,18 @@ def main() -> int:
     mutants = [read_mutant(patch.resolve()) for patch in patches]
     if not mutants:
         raise SystemExit(f"no patches in {FOLDER}")
-    with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder).resolve()
-        copy_tree(tree)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        copy_tree(folder / "whole")
         # A test that fails anyway would "notice" everything.
-        code, _ = run_tests(tree, sorted({mutant.test for mutant in mutants}))
+        tests = sorted({mutant.test for mutant in mutants})
+        code, _ = run_tests(folder / "whole", tests)
         if code != 0:
             raise SystemExit("the tests named by the patches fail without any patch")
         results = []
-        for mutant in mutants:
-            results.append(verdict(tree, mutant))
-            row = f"{mutant.contract:<5} {mutant.patch.stem:<36} {results[-1]:<16}"
+        for mutant, found in zip(mutants, verdicts(folder, mutants), strict=True):
+            results.append(found)
+            row = f"{mutant.contract:<5} {mutant.patch.stem:<36} {found:<16}"
             sys.stdout.write(f"{row} {mutant.test}\n")
             sys.stdout.flush()
     killed = results.count("killed")
