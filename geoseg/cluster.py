@@ -9,7 +9,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -197,15 +197,16 @@ class WorkerCount:
             workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
         except OSError as error:
             raise ClusterError(LOST) from error
-        self._number = sum(RESOURCE in worker["resources"] for worker in workers)
-        if self._number < len(workers):
+        offering = [w for w in workers if RESOURCE in w["resources"]]
+        self._number = sum(map(_is_of_use, offering))
+        if len(offering) < len(workers):
             self._tell_refusals()
         if self._number:
             self._seen = now
         elif now - self._seen > self._timeout:
             raise ClusterError(
-                f"{self._why(len(workers))}; finished parts are kept, the same call "
-                "goes on"
+                f"{self._why(len(workers), len(offering))}; finished parts are kept, "
+                "the same call goes on"
             )
         return self._number
 
@@ -216,12 +217,27 @@ class WorkerCount:
                 self._told.add(reason)
                 logger.warning("%s; it gets no work", reason)
 
-    def _why(self, workers: int) -> str:
+    def _why(self, workers: int, offering: int) -> str:
         if not workers:
             return "all workers are gone"
+        if offering:
+            return (
+                "all workers are paused, as they are short of memory; start them with "
+                "a higher --memory-limit"
+            )
         address = self._client.scheduler.address
         why = refusals(self._client)[-1:] or ["start them again, with geoseg installed"]
         return f"no worker of --scheduler {address} has the model: {why[0]}"
+
+
+def _is_of_use(worker: Mapping[str, Any]) -> bool:
+    """Tell a worker that takes tasks, or has one, from one that waits for memory.
+
+    Dask pauses workers at 80 % of their memory. One that nothing runs on frees none.
+    """
+    if worker["status"] != "paused":
+        return True
+    return bool(worker["metrics"].get("task_counts", {}).get("executing"))
 
 
 def _device_of(device: str, name: object) -> str:

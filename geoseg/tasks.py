@@ -95,7 +95,15 @@ def finish_task(job: SceneJob) -> SceneResult:
     records = [find_part(job, band.index) for band in job.parts]
     found = [record for record in records if record is not None]
     if len(found) == len(records):
-        return finish_scene(job, found)
+        try:
+            return finish_scene(job, found)
+        except GeosegError:
+            # On a scheduler of the user's, a task of a run that has just ended may go
+            # on: it takes the parts with it, and what it made is the same.
+            made = read_result(Path(job.out), job.scene_id, job.key)
+            if made is None:
+                raise
+            return made
     # The scheduler repeats a task whose worker was lost after the last rename.
     result = read_result(Path(job.out), job.scene_id, job.key)
     if result is None:

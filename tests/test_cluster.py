@@ -8,18 +8,21 @@ from pathlib import Path
 
 import pytest
 from distributed import Client, LocalCluster
+from distributed.core import Status
 from running import stub_config
 from stubs import save_stub
 
 from geoseg.cluster import (
     RESOURCE,
     ModelPlugin,
+    WorkerCount,
     connect,
+    give_model,
     plugin_name,
     worker_predictor,
 )
 from geoseg.clusters.config import ClusterConfig
-from geoseg.errors import ModelError
+from geoseg.errors import ClusterError, ModelError
 
 
 @pytest.fixture
@@ -121,3 +124,25 @@ def test_a_model_that_cannot_be_loaded_fails_the_task_that_asked(
         save_stub(tmp_path / "model", num_classes=6)  # after the worker was checked
         with pytest.raises(ModelError, match="other weights on this worker"):
             client.submit(load_in_task, plugin_name(model), 0, pure=False).result()
+
+
+def test_workers_that_are_paused_for_good_end_a_run(tmp_path: Path) -> None:
+    # Without a limit nothing resumes a worker.
+    how = {"processes": False, "memory_limit": 0, "dashboard_address": ":0"}
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=2, **how) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        give_model(client, stub_config(tmp_path / "model"))
+        counted = WorkerCount(client, timeout=1.5)
+        assert counted.count() == 1
+        [worker] = cluster.workers.values()
+        worker.status = Status.paused
+
+        def count_on() -> None:
+            for _ in range(40):
+                time.sleep(0.2)
+                counted.count()
+
+        with pytest.raises(ClusterError, match=r"all workers are paused, .* memory"):
+            count_on()

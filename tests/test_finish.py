@@ -29,8 +29,9 @@ from stubs import save_stub
 
 from geoseg import finish
 from geoseg.errors import SceneError
-from geoseg.finish import finish_scene, read_result
+from geoseg.finish import SceneResult, finish_scene, read_result
 from geoseg.graph import SceneJob, part_path, run_scene
+from geoseg.tasks import finish_task
 from geoseg.types import NODATA
 
 OUTPUTS = {"classes.tif", "confidence.tif", "segments.gpkg", "item.json"}
@@ -230,6 +231,26 @@ def test_only_a_whole_scene_of_the_same_key_has_a_result(
     for damage in ("", "[]", "{}", '{"properties": 3}'):
         (folder / "item.json").write_text(damage)
         assert read_result(folder, job.scene_id, job.key) is None
+
+
+def test_a_task_that_outlived_its_run_does_not_fail_the_scene_of_the_next(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = write_raster(tmp_path / "s.tif", smooth_image(70, 70))
+    job = plan_job(scene, tmp_path / "out", model)
+    run_scene(job, load_predictor(model))
+    write_polygons = finish._write_polygons
+
+    def overtaken(*arguments: Any) -> Any:  # noqa: ANN401 (of what it stands for)
+        monkeypatch.setattr(finish, "_write_polygons", write_polygons)
+        finish_task(job)  # The other run's: it deletes the parts when it is done.
+        return write_polygons(*arguments)
+
+    monkeypatch.setattr(finish, "_write_polygons", overtaken)
+    result = finish_task(job)
+    assert isinstance(result, SceneResult)
+    assert read_result(Path(result.folder), "s", job.key) == result
+    assert not Path(job.work).exists()
 
 
 @pytest.mark.parametrize("name", ["classes.tif", "confidence.tif"])

@@ -95,7 +95,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-@pytest.mark.parametrize("room", [20_000, 150_000, 300_000])
+@pytest.mark.parametrize("room", [80_000, 150_000, 300_000])
 def test_a_full_disk_fails_scenes_by_name_and_room_lets_the_same_call_go_on(
     tmp_path: Path, scheduler: str, disk: Path, room: int
 ) -> None:
