@@ -26,6 +26,7 @@ from geoseg.cli.segment import segment
 from geoseg.cli.train import train
 from geoseg.cli.vectorize import vectorize
 from geoseg.errors import GeosegError, UsageError
+from geoseg.io.location import without_secrets
 
 EPILOG = """\b
 Start with: geoseg segment scene.tif -o out, then: geoseg preview out
@@ -147,7 +148,8 @@ def _unexpected(error: Exception, ctx: click.Context) -> NoReturn:
 
 
 def _one_line(error: BaseException) -> str:
-    return re.sub(r"\s*\n\s*", " ", str(error)).strip() or type(error).__name__
+    text = re.sub(r"\s*\n\s*", " ", str(error)).strip() or type(error).__name__
+    return without_secrets(text)
 
 
 @click.group(
