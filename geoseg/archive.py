@@ -60,7 +60,10 @@ class RunDirectory:
         """Root that an earlier call gave its ids by, if OUT has one."""
         record = path / WORK / ROOT_FILE
         with _written(path):
-            return os.fsdecode(record.read_bytes()) if record.is_file() else None
+            root = os.fsdecode(record.read_bytes()) if record.is_file() else None
+        if root is not None and "\0" in root:  # As a disk leaves it that lost power.
+            raise OutputError(f"{record} is damaged; delete it, and pass --root")
+        return root
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -89,7 +92,7 @@ class RunDirectory:
     def mosaic(self, scene_id: str, vrt: str) -> Path:
         """Write down how sheets make a scene, and return the file that says it."""
         path = self.path / WORK / "mosaics" / f"{scene_id}.vrt"
-        if not path.is_file() or path.read_text(encoding="utf-8") != vrt:
+        if not path.is_file() or path.read_bytes() != vrt.encode():
             self.write(str(path.relative_to(self.path)), vrt)
         return path.resolve()
 
