@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import stat
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,13 @@ from geoseg.finish import SceneResult
 from geoseg.graph import SceneJob, store_area
 from geoseg.identity import input_content, input_state
 from geoseg.inference import PredictorConfig
-from geoseg.io.location import is_remote, is_virtual, shown, tree_parts
+from geoseg.io.location import (
+    is_remote,
+    is_virtual,
+    shown,
+    tree_parts,
+    without_secrets,
+)
 from geoseg.io.raster import Scene, open_scene
 from geoseg.io.vsi import renew
 from geoseg.ops import LIBRARY
@@ -108,6 +115,7 @@ class Plan:
         name = os.fsencode(file.path).decode("utf-8", "replace")
         if name != file.path:
             raise SceneError(f"GDAL opens no name that is not UTF-8: {name}; rename it")
+        _check_place(self._directory.scene_folder(file.scene_id))
         # Before the scene is opened: what changes later is told from what was opened.
         state = input_state(file.path)
         scene = self._open(file)
@@ -278,5 +286,25 @@ def _open_scene(file: SceneFile, spec: ModelSpec, config: SegmentConfig) -> Scen
     )
 
 
+def _check_place(folder: Path) -> None:
+    """Refuse a folder that could not be made once the model has run for nothing.
+
+    Raises:
+        SceneError: Its name is too long, or a file is in the way.
+    """
+    try:
+        if stat.S_ISDIR(folder.stat().st_mode):
+            return
+        reason = "a file is there"
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        reason = str(error.strerror)
+    raise SceneError(
+        f"its folder in the run directory cannot be made ({reason}); rename the scene, "
+        "pass another --root, or choose another -o"
+    )
+
+
 def _one_line(reason: object) -> str:
-    return " ".join(str(reason).split())
+    return without_secrets(" ".join(str(reason).split()))
