@@ -96,7 +96,7 @@ def _end(error: BaseException, ctx: click.Context) -> NoReturn:
         raise error
     if isinstance(error, GeosegError):
         if verbosity_of(ctx) >= 2:
-            click.echo(traceback.format_exc(), err=True)
+            click.echo(without_secrets(traceback.format_exc()), err=True)
         kind = WrongCall if isinstance(error, UsageError) else Failure
         raise kind(_one_line(error)) from error
     _unexpected(error, ctx)
@@ -138,7 +138,7 @@ def _unexpected(error: Exception, ctx: click.Context) -> NoReturn:
     if isinstance(error, OSError) and error.errno == errno.EPIPE:
         raise error  # click leaves quietly when `| head` has seen enough
     if verbosity_of(ctx) >= 2:
-        click.echo(traceback.format_exc(), err=True)
+        click.echo(without_secrets(traceback.format_exc()), err=True)
         hint = "please report it with the traceback above"
     else:
         hint = "run it again with -vv for the traceback"

@@ -7,9 +7,11 @@ import logging
 import os
 import stat
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -44,6 +46,9 @@ logger = logging.getLogger(__name__)
 
 _REQUESTS = 16
 """Servers that are asked at a time whether a scene is there."""
+
+_SILENCE = 16
+"""Requests that a server may leave unanswered before no more are made."""
 
 MOST_TILES = 5_000_000
 """Tiles of a scene, a square of over a million pixels: more is a mistake or hostile."""
@@ -232,8 +237,9 @@ def unreachable_scenes(files: Sequence[SceneFile]) -> dict[str, str]:
         Id of each that does not answer or is not there, and the reason.
     """
     remote = [file for file in files if is_remote(file.path)]
+    silent = Counter[str]()
     with ThreadPoolExecutor(_REQUESTS, thread_name_prefix="geoseg-ask") as threads:
-        reasons = list(threads.map(_reason, remote))
+        reasons = list(threads.map(partial(_reason, silent=silent), remote))
     return {
         file.scene_id: reason
         for file, reason in zip(remote, reasons, strict=True)
@@ -241,11 +247,27 @@ def unreachable_scenes(files: Sequence[SceneFile]) -> dict[str, str]:
     }
 
 
-def _reason(file: SceneFile) -> str | None:
+def _reason(file: SceneFile, silent: Counter[str]) -> str | None:
+    """Say why a scene cannot be reached.
+
+    Each request to a dead server takes seconds, those to ten thousand scenes hours.
+
+    Args:
+        file: The scene.
+        silent: How often each server left a request unanswered since its last answer.
+    """
+    host = tree_parts(file.path)[1]
+    if silent[host] >= _SILENCE:
+        return f"{host} left {_SILENCE} requests unanswered; run again when it is back"
     try:
         renew(file.path)
     except SceneError as error:
+        if "HTTP response code" in str(error):
+            silent[host] = 0
+        else:
+            silent[host] += 1
         return _one_line(error)
+    silent[host] = 0
     return None
 
 

@@ -116,6 +116,21 @@ def test_servers_are_asked_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None
     assert all("404" in reason for reason in reasons.values())
 
 
+def test_a_dead_server_is_not_asked_for_each_of_many_scenes(
+    monkeypatch: pytest.MonkeyPatch, web: Web
+) -> None:
+    monkeypatch.setenv("GDAL_HTTP_LOW_SPEED_TIME", "1")
+    with stall() as silent:
+        urls = [f"{silent}/{number}" for number in range(40)]
+        urls += [f"{web.url}/{number}" for number in range(40)]
+        files = [SceneFile(name_for_gdal(text), text) for text in urls]
+        reasons = unreachable_scenes(files)
+    told = [url for url in urls if f"{silent} left 16 requests" in reasons[url]]
+    # The first 16 at a time, and those that were asked before the last of them ended.
+    assert set(urls[31:40]) <= set(told) < set(urls[:40])
+    assert all("404" in reasons[url] for url in urls[40:])
+
+
 @contextmanager
 def gather(count: int) -> Iterator[str]:
     """Serve nothing, and say so only once so many have asked and wait."""
