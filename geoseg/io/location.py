@@ -145,7 +145,8 @@ def beside(folder: str, text: str) -> str:
             names no file of this one: a path there is one on that machine.
 
     Raises:
-        UsageError: A file of this machine is named by another one.
+        UsageError: A file of this machine is named by another one, or one elsewhere by
+            an archive.
     """
     scheme = _SCHEME.match(text)
     if not is_virtual(folder):
@@ -157,6 +158,13 @@ def beside(folder: str, text: str) -> str:
     if folder.startswith(_WEB):
         base = folder.removeprefix(_WEB).partition("?")[0]
         return urljoin(f"{base}/", text)
+    if not is_listed(folder):
+        below = posixpath.normpath(text)
+        if below.startswith(("/", "..")):
+            raise UsageError(
+                f"{text} leads out of {shown(folder)}; name what lies there"
+            )
+        return f"{folder}/{below}"
     prefix, top, path = _split(folder)
     return prefix + top + posixpath.normpath(posixpath.join(f"/{path}", text))
 

@@ -108,6 +108,12 @@ def test_a_query_is_no_extension(name: str, suffix: str) -> None:
         ("/vsicurl/https://h/x", "/etc/a.tif", "https://h/etc/a.tif"),
         ("/vsicurl/https://h/x", "/vsizip//etc/a.zip", "https://h/vsizip//etc/a.zip"),
         ("/vsis3/b/x", "/etc/a.tif", "/vsis3/b/etc/a.tif"),
+        (
+            "/vsizip//vsicurl/https://h/a.zip",
+            "x.tif",
+            "/vsizip//vsicurl/https://h/a.zip/x.tif",
+        ),
+        ("/vsizip//a.zip/x", "./y/b.tif", "/vsizip//a.zip/x/y/b.tif"),
     ],
 )
 def test_names_in_a_file_are_relative_to_its_place(
@@ -119,3 +125,11 @@ def test_names_in_a_file_are_relative_to_its_place(
 def test_another_machine_names_no_file_of_this_one() -> None:
     with pytest.raises(UsageError, match="named by https://h/x, another machine"):
         beside("/vsicurl/https://h/x", "file:///etc/a.tif")
+
+
+@pytest.mark.parametrize("text", ["/etc/a.tif", "x/../../a.tif", "/vsizip//a.zip/b"])
+def test_an_archive_names_only_what_lies_in_it(text: str) -> None:
+    with pytest.raises(
+        UsageError, match=r"leads out of /vsizip//vsicurl/https://h/a\."
+    ):
+        beside("/vsizip//vsicurl/https://h/a.zip", text)
