@@ -62,10 +62,13 @@ class RunDirectory:
         """Root that an earlier call gave its ids by, if OUT has one."""
         record = path / WORK / ROOT_FILE
         with _written(path):
-            if record.is_file():
-                return os.fsdecode(record.read_bytes())
-        # Somebody has cleaned up, and the scenes are there all the same.
-        return recorded_root(path / REPORT)
+            root = os.fsdecode(record.read_bytes()) if record.is_file() else None
+        if root is None:
+            # Somebody has cleaned up, and the scenes are there all the same.
+            return recorded_root(path / REPORT)
+        if "\0" in root:  # As a disk leaves it that lost power.
+            raise OutputError(f"{record} is damaged; delete it, and pass --root")
+        return root
 
     @property
     def other_version(self) -> str | None:
@@ -113,7 +116,7 @@ class RunDirectory:
     def mosaic(self, scene_id: str, vrt: str) -> Path:
         """Write down how sheets make a scene, and return the file that says it."""
         path = self.path / WORK / "mosaics" / f"{scene_id}.vrt"
-        if not path.is_file() or path.read_text(encoding="utf-8") != vrt:
+        if not path.is_file() or path.read_bytes() != vrt.encode():
             self.write(str(path.relative_to(self.path)), vrt)
         return path.resolve()
 

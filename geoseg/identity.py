@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from geoseg.errors import SceneError
-from geoseg.io.gdal import files_behind, open_dataset
+from geoseg.io.gdal import files_behind, is_description, open_dataset
 from geoseg.io.location import is_remote, is_virtual, shown, suffix_of
 from geoseg.io.vsi import read_chunks, renew
 
@@ -104,8 +104,13 @@ def _files(path: str) -> set[str]:
         new = {name for name in named if not name.endswith(_DERIVED)} - found
         found |= new
         # GDAL names the sources of a VRT, and not those of a VRT among them.
-        pending += [name for name in new if name.endswith(".vrt") and name != path]
+        pending += [name for name in new if _is_vrt(name) and name != path]
     return found
+
+
+def _is_vrt(name: str) -> bool:
+    # GDAL goes by the content.
+    return name.endswith(".vrt") or is_description(name)
 
 
 def _sidecars(raster: str) -> list[str]:

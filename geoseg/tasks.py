@@ -24,6 +24,7 @@ from geoseg.graph import (
     find_part,
     predict_band,
 )
+from geoseg.io.location import without_secrets
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -129,11 +130,11 @@ def reason_of(error: BaseException | TaskFailure) -> str:
     if isinstance(error, TaskFailure):
         return error.reason
     if isinstance(error, GeosegError):
-        return " ".join(str(error).split())
+        return without_secrets(" ".join(str(error).split()))
     if isinstance(error, KilledWorker):
         return (
             f"its workers died {error.allowed_failures + 1} times in "
             f"{str(error.task).split('-')[0]}, probably out of memory; use fewer "
             "workers or a smaller batch"
         )
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    return without_secrets(" ".join(f"{type(error).__name__}: {error}".split()))

@@ -107,3 +107,14 @@ def test_scenes_with_ids_of_their_own_leave_the_root_as_it_is(tmp_path: Path) ->
     record(out, tmp_path)
     record(out, "")
     assert RunDirectory.recorded_root(out) == str(tmp_path)
+
+
+def test_a_damaged_record_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / ".geoseg" / "mosaics").mkdir(parents=True)
+    (tmp_path / ".geoseg" / "root").write_bytes(b"\0\0\0")
+    with pytest.raises(OutputError, match=r"root is damaged; delete it"):
+        RunDirectory.recorded_root(tmp_path)
+    (tmp_path / ".geoseg" / "root").unlink()
+    (tmp_path / ".geoseg" / "mosaics" / "m.vrt").write_bytes(b"\xff")
+    directory = RunDirectory(tmp_path, "", overwrite=False)
+    assert directory.mosaic("m", "new").read_text() == "new"

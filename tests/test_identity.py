@@ -36,13 +36,16 @@ def test_any_change_of_a_file_is_seen(tmp_path: Path, scene: Path) -> None:
     assert len(set(states)) == len(states)
 
 
-def test_sources_of_a_vrt_count_however_deep(tmp_path: Path, scene: Path) -> None:
-    inner, outer = tmp_path / "inner.vrt", tmp_path / "outer.vrt"
+@pytest.mark.parametrize("name", ["inner.vrt", "inner.VRT", "inner.tif"])
+def test_sources_of_a_vrt_count_however_deep(
+    tmp_path: Path, scene: Path, name: str
+) -> None:
+    inner, outer = tmp_path / name, tmp_path / "outer.vrt"
     rasterio.shutil.copy(scene, inner, driver="VRT")
     rasterio.shutil.copy(inner, outer, driver="VRT")
-    text = outer.read_text().replace("scene.tif", "inner.vrt")
+    text = outer.read_text().replace("scene.tif", name)
     outer.write_text(text)
-    assert "inner.vrt" in text
+    assert name in text
     before = input_state(outer)
     check_unchanged(str(outer), before)
     os.utime(scene, ns=(1, 1))

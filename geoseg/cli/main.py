@@ -28,6 +28,7 @@ from geoseg.cli.status import status
 from geoseg.cli.train import train
 from geoseg.cli.vectorize import vectorize
 from geoseg.errors import GeosegError, UsageError
+from geoseg.io.location import without_secrets
 
 EPILOG = """\b
 Start with: geoseg segment scene.tif -o out, then: geoseg preview out
@@ -98,7 +99,7 @@ def _end(error: BaseException, ctx: click.Context) -> NoReturn:
         raise error
     if isinstance(error, GeosegError):
         if verbosity_of(ctx) >= 2:
-            click.echo(traceback.format_exc(), err=True)
+            click.echo(without_secrets(traceback.format_exc()), err=True)
         kind = WrongCall if isinstance(error, UsageError) else Failure
         raise kind(_one_line(error)) from error
     _unexpected(error, ctx)
@@ -140,7 +141,7 @@ def _unexpected(error: Exception, ctx: click.Context) -> NoReturn:
     if isinstance(error, OSError) and error.errno == errno.EPIPE:
         raise error  # click leaves quietly when `| head` has seen enough
     if verbosity_of(ctx) >= 2:
-        click.echo(traceback.format_exc(), err=True)
+        click.echo(without_secrets(traceback.format_exc()), err=True)
         hint = "please report it with the traceback above"
     else:
         hint = "run it again with -vv for the traceback"
@@ -150,7 +151,8 @@ def _unexpected(error: Exception, ctx: click.Context) -> NoReturn:
 
 
 def _one_line(error: BaseException) -> str:
-    return re.sub(r"\s*\n\s*", " ", str(error)).strip() or type(error).__name__
+    text = re.sub(r"\s*\n\s*", " ", str(error)).strip() or type(error).__name__
+    return without_secrets(text)
 
 
 @click.group(

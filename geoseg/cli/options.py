@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from geoseg.io.location import without_secrets
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -256,10 +258,19 @@ def set_up_messages(ctx: click.Context) -> None:
     from rich.logging import RichHandler
 
     handler = RichHandler(console=stderr(), show_path=verbosity > 1, markup=False)
+    handler.setFormatter(_Discreet())
     logger = logging.getLogger("geoseg")
     logger.setLevel(logging.INFO if verbosity == 1 else logging.DEBUG)
     logger.addHandler(handler)
     ctx.call_on_close(lambda: logger.removeHandler(handler))
+
+
+class _Discreet(logging.Formatter):
+    """Leaves out passwords and signatures: logs are passed on."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write a record, its traceback included."""
+        return without_secrets(super().format(record))
 
 
 @cache

@@ -98,6 +98,11 @@ class ClusterConfig:
             )
         if not self.timeout > 0:
             raise ConfigError(f"a timeout of {self.timeout} s is none; use more than 0")
+        if self.scheduler is not None and not self.scheduler.strip():
+            raise ConfigError(
+                "cluster.scheduler is empty; give an address, tcp://HOST:8786, or null "
+                "for workers on this machine"
+            )
         named = [
             f"cluster.{name}"
             for name in ("scheduler", "scheduler_file", "spec")

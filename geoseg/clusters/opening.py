@@ -8,10 +8,22 @@ from typing import TYPE_CHECKING, Any
 from geoseg.clusters.config import ClusterConfig
 from geoseg.clusters.given import given_cluster
 from geoseg.clusters.local import local_cluster
-from geoseg.clusters.spec import cluster_of_class
+from geoseg.clusters.security import security_of
+from geoseg.clusters.spec import cluster_of_class, find_class
 
 if TYPE_CHECKING:
     from geoseg.inference import PredictorConfig
+
+
+def check_cluster(config: ClusterConfig) -> None:
+    """Refuse what cannot become a cluster, before the scenes are looked at.
+
+    Raises:
+        ConfigError: The class or the certificates are not there.
+    """
+    security_of(config.tls)
+    if config.spec is not None:
+        find_class(config.spec.cls)
 
 
 def open_cluster(

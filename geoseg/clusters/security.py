@@ -18,7 +18,8 @@ def security_of(tls: TlsConfig) -> Security | None:
     """Return what servers and clients prove themselves with; None: no TLS.
 
     Raises:
-        ConfigError: A file is not there, or holds no certificate and key.
+        ConfigError: A file is not there, or holds no certificate and key; or Dask
+            requires encryption, and none is named.
     """
     try:
         security = Security(**_settings(tls))
@@ -29,7 +30,15 @@ def security_of(tls: TlsConfig) -> Security | None:
             f"the certificates cannot be read ({error}); cluster.tls.ca, cert and key, "
             "or Dask's distributed.comm.tls, name files in PEM format"
         ) from error
-    return security if arguments["ssl_context"] is not None else None
+    if arguments["ssl_context"] is not None:
+        return security
+    if security.require_encryption:
+        raise ConfigError(
+            "Dask is configured to require encryption, and no certificate is named; "
+            "name files in cluster.tls.ca, cert and key, or in Dask's "
+            "distributed.comm.tls"
+        )
+    return None
 
 
 def server_settings(security: Security | None) -> dict[str, Any]:

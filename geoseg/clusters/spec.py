@@ -69,13 +69,14 @@ def find_class(path: str) -> Callable[..., Any]:
     """
     try:
         found = import_term(path)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (Exception, SystemExit) as error:  # A module may raise anything.
         package = path.split(".")[0]
         hint = "package.module.Class is what it looks like"
         if "." in path and getattr(error, "name", None) == package:
             hint = f"pip install {EXTRAS.get(package, f'what {package} belongs to')}"
         raise ConfigError(
-            f"cluster.spec.cls: {path!r} cannot be imported ({error}); {hint}"
+            f"cluster.spec.cls: {path!r} cannot be imported ({_one_line(error)}); "
+            f"{hint}"
         ) from error
     # Checked before anything is called: a path names a function as well.
     is_class = inspect.isclass(found) and issubclass(found, Cluster)
@@ -149,7 +150,8 @@ def _wait_for_worker(client: Any, cluster: Any, config: ClusterConfig) -> None: 
             if queued.alive and left > _LOOK:
                 continue
             raise ClusterError(
-                f"no worker joined within {config.timeout:g} s{queued.said}"
+                f"no worker joined within {config.timeout:g} s"
+                f"{queued.said or '; set --workers, or raise cluster.timeout'}"
                 if queued.alive
                 else f"no worker joined{queued.said}"
             ) from error
@@ -174,4 +176,9 @@ def _did_not_start(path: str, error: BaseException) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join((str(error) or type(error).__name__).split())
+    """Say what an error says, and what it came from: "failed to start" is no reason."""
+    first: BaseException = error
+    while first.__cause__ is not None:
+        first = first.__cause__
+    said = [str(one) or type(one).__name__ for one in (error, first)]
+    return " ".join(": ".join(dict.fromkeys(said)).split())

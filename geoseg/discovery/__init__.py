@@ -41,6 +41,7 @@ def find_scenes(
     root: str | Path | None = None,
     *,
     asset: str | None = None,
+    distinct: bool = True,
 ) -> tuple[list[SceneFile], str]:
     """Find scenes in files, folders, manifests, URLs and catalogues; give each its id.
 
@@ -50,6 +51,7 @@ def find_scenes(
         root: What ids are relative to, a folder or a URL; by default the folder given,
             else the files' common folder.
         asset: Key or role of the assets of STAC items that are the scenes.
+        distinct: Refuse scenes that would share an id.
 
     Returns:
         Scenes in the order found, without duplicates, and the root; "" where no id
@@ -67,8 +69,14 @@ def find_scenes(
     named = [
         SceneFile(one.name, one.given_id or scene_id(one.name, base)) for one in found
     ]
+    if distinct:
+        _check_ids(named)
+    return named, base
+
+
+def _check_ids(scenes: Sequence[SceneFile]) -> None:
     owners: dict[str, str] = {}
-    for scene in named:
+    for scene in scenes:
         # Case must not tell scenes apart: some file systems would merge them.
         other = owners.setdefault(scene.scene_id.casefold(), scene.path)
         if other != scene.path:
@@ -76,7 +84,6 @@ def find_scenes(
                 f"{shown(other)} and {shown(scene.path)} would both be scene "
                 f"'{scene.scene_id}'; rename one, or run them into two folders"
             )
-    return named, base
 
 
 def mosaic_id(scenes: Sequence[str | Path]) -> str:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoseg.discovery.files import SUFFIXES, expand
@@ -18,6 +21,7 @@ from geoseg.io.location import (
     name_for_gdal,
     shown,
     suffix_of,
+    without_secrets,
 )
 from geoseg.io.vsi import read_bytes
 
@@ -53,7 +57,10 @@ def read_catalog(name: str, asset: str | None) -> list[Found]:
         UsageError: A document cannot be read or is no STAC, it has no item, or it is
             not clear which asset is meant.
     """
-    found = [_scene(item, home, asset) for item, home in _items(name)]
+    found = []
+    for item, home in _items(name):
+        with _valid(home):
+            found.append(_scene(item, home, asset))
     if not found:
         raise UsageError(f"{shown(name)} has no item; name a catalogue that has")
     return found
@@ -61,25 +68,33 @@ def read_catalog(name: str, asset: str | None) -> list[Found]:
 
 def _items(name: str) -> Iterator[tuple[pystac.Item, str]]:
     """Give all items, each with where its hrefs start; each document is read once."""
-    pending, seen = [name], set[str]()
+    pending, seen = deque([name]), set[str]()
     while pending:
-        source = pending.pop(0)
+        source = pending.popleft()
         if source in seen:
             continue
         seen.add(source)
         document = _read(source)
-        if document.get("type") == "FeatureCollection":
-            features = document["features"]
-            items = [(_item(one, source), _home(one, source)) for one in features]
-            links = document.get("links", [])
-        elif document.get("type") == "Feature":
-            # Not its own link: it may have been copied here together with its assets.
-            items, links = [(_item(document, source), source)], []
-        else:
-            items, links = [], _links(document, source)
+        with _valid(source):
+            items, links = _content(document, source)
+            targets = [_target(link, source) for link in links if _leads_on(link)]
         yield from items
         # Those of a catalogue before those of its neighbours, in their order.
-        pending = [_target(link, source) for link in links if _leads_on(link)] + pending
+        pending.extendleft(reversed(targets))
+
+
+def _content(
+    document: dict[str, Any], source: str
+) -> tuple[list[tuple[pystac.Item, str]], Sequence[Mapping[str, Any]]]:
+    """Return the items that a document holds, with their homes, and its links."""
+    if document.get("type") == "FeatureCollection":
+        features = document["features"]
+        items = [(_item(one), _home(one, source)) for one in features]
+        return items, document.get("links") or []
+    if document.get("type") == "Feature":
+        # Not its own link: it may have been copied here together with its assets.
+        return [(_item(document), source)], []
+    return [], _links(document)
 
 
 def _read(name: str) -> dict[str, Any]:
@@ -99,29 +114,32 @@ def _read(name: str) -> dict[str, Any]:
     return document
 
 
-def _item(document: object, source: str) -> pystac.Item:
+def _item(document: dict[str, Any]) -> pystac.Item:
     import pystac  # Here: few calls need it.
 
-    try:
-        # Migrates what older versions of STAC wrote.
-        return pystac.Item.from_dict(document)  # type: ignore[arg-type]
-    except Exception as error:
-        raise _not_stac(source, error) from error
+    # Migrates what older versions of STAC wrote.
+    return pystac.Item.from_dict(document)
 
 
-def _links(document: dict[str, Any], source: str) -> Sequence[Mapping[str, Any]]:
+def _links(document: dict[str, Any]) -> Sequence[Mapping[str, Any]]:
     import pystac
 
     kind = pystac.Collection if document.get("type") == "Collection" else pystac.Catalog
+    return [link.to_dict(False) for link in kind.from_dict(document).links]
+
+
+@contextmanager
+def _valid(source: str) -> Iterator[None]:
+    """Turn what wrong types and missing keys of a document raise into one line."""
     try:
-        return [link.to_dict(False) for link in kind.from_dict(document).links]
-    except Exception as error:
-        raise _not_stac(source, error) from error
-
-
-def _not_stac(source: str, error: Exception) -> UsageError:
-    reason = " ".join(f"{type(error).__name__}: {error}".split())
-    return UsageError(f"{shown(source)} is no valid STAC ({reason}); check it")
+        yield
+    except UsageError:
+        raise
+    except Exception as error:  # Of pystac, too, which checks little.
+        reason = without_secrets(" ".join(f"{type(error).__name__}: {error}".split()))
+        raise UsageError(
+            f"{shown(source)} is no valid STAC ({reason}); check it"
+        ) from error
 
 
 def _leads_on(link: Mapping[str, Any]) -> bool:
@@ -129,8 +147,8 @@ def _leads_on(link: Mapping[str, Any]) -> bool:
         return False
     if link.get("method", "GET").upper() != "GET":
         raise UsageError(
-            f"the search has more pages, and {link.get('href')} takes no plain "
-            "request; save all pages as one item collection"
+            f"the search has more pages, and {without_secrets(str(link.get('href')))} "
+            "takes no plain request; save all pages as one item collection"
         )
     return True
 
@@ -154,10 +172,12 @@ def _scene(item: pystac.Item, home: str, asset: str | None) -> Found:
     key = _choose(item.assets, asset, whose)
     name = name_for_gdal(beside(folder_of(home), item.assets[key].href))
     if not is_virtual(name):
-        try:
-            [name] = expand(name)
-        except UsageError as error:
-            raise UsageError(f"{whose}, asset {key}: {error}") from error
+        if not Path(name).is_file():  # Nor a folder, nor a pattern.
+            raise UsageError(
+                f"{whose}, asset {key}: {name} does not exist, or is no file; check "
+                "its href"
+            )
+        [name] = expand(name)
     return Found(name, safe_id(str(item.id).split("/"), whose))
 
 
@@ -195,7 +215,10 @@ def _choose(assets: Mapping[str, pystac.Asset], wanted: str | None, whose: str) 
 def _is_raster(asset: pystac.Asset) -> bool:
     if asset.media_type:
         return asset.media_type.lower().startswith(_MEDIA_TYPES)
-    return suffix_of(name_for_gdal(asset.href)) in SUFFIXES
+    try:
+        return suffix_of(name_for_gdal(asset.href)) in SUFFIXES
+    except UsageError:  # A scheme that GDAL has not, of a file that may not be meant.
+        return False
 
 
 def _told(keys: Sequence[str]) -> str:

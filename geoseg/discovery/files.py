@@ -140,13 +140,15 @@ def _matching(path: Path) -> list[str]:
     matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 (absolute)
     files = [Path(match) for match in matches if Path(match).is_file()]
     found = [_located(file) for file in files if not _is_result(file.absolute())]
-    if not found:
-        raise UsageError(
-            f"{path} matches folders only; name files, as in {path}/*.tif"
-            if matches
-            else f"{path} does not exist; check the path"
-        )
-    return found
+    if found:
+        return found
+    if not matches:
+        raise UsageError(f"{path} does not exist; check the path")
+    if all(map(os.path.isdir, matches)):
+        raise UsageError(f"{path} matches folders only; name files, as in {path}/*.tif")
+    raise UsageError(
+        f"{path} is no file to read, or a link that leads to none; check where it leads"
+    )
 
 
 def _is_result(file: Path) -> bool:

@@ -9,7 +9,14 @@ from collections.abc import Callable, Iterator
 
 from geoseg.discovery.found import Found
 from geoseg.errors import SceneError, UsageError
-from geoseg.io.location import beside, folder_of, shown, suffix_of
+from geoseg.io.location import (
+    beside,
+    folder_of,
+    name_for_gdal,
+    shown,
+    suffix_of,
+    without_secrets,
+)
 from geoseg.io.vsi import read_bytes
 
 SUFFIXES = (".txt", ".csv")
@@ -20,6 +27,9 @@ COLUMNS = ("path", "href", "url", "uri", "location", "file", "filename")
 
 _TOLD = 5
 """Wrong lines that an error tells."""
+
+_LONGEST = 8192
+"""Characters of a location: no system has longer paths, and few servers longer URLs."""
 
 
 def read_manifest(name: str, find: Callable[[str], list[Found]]) -> list[Found]:
@@ -35,9 +45,12 @@ def read_manifest(name: str, find: Callable[[str], list[Found]]) -> list[Found]:
         UsageError: It cannot be read, lists nothing, or lines name nothing that exists.
     """
     try:
-        text = os.fsdecode(read_bytes(name).removeprefix(b"\xef\xbb\xbf"))
+        content = read_bytes(name).removeprefix(b"\xef\xbb\xbf")
     except SceneError as error:
         raise UsageError(str(error)) from error
+    if b"\0" in content:  # UTF-16, as PowerShell writes it, or no text.
+        raise UsageError(f"{shown(name)} is no list in UTF-8; save it as UTF-8")
+    text = os.fsdecode(content)
     rows = _of_table(name, text) if suffix_of(name) == ".csv" else _of_lines(text)
     found: list[Found] = []
     wrong: list[str] = []
@@ -45,17 +58,27 @@ def read_manifest(name: str, find: Callable[[str], list[Found]]) -> list[Found]:
     for number, location in rows:
         listed += 1
         try:
-            if suffix_of(location) in SUFFIXES:
-                raise UsageError(f"{location} is a manifest itself; list its scenes")
-            found += find(beside(folder_of(name), location))
+            found += find(_listed(name, location))
         except UsageError as error:
-            wrong.append(f"line {number}: {error}")
+            reason = str(error).replace("\n", " ")  # A cell may have several lines.
+            wrong.append(f"line {number}: {reason}")
     if wrong:
         more = f"; and {len(wrong) - _TOLD} more" if len(wrong) > _TOLD else ""
         raise UsageError(f"{shown(name)}, {'; '.join(wrong[:_TOLD])}{more}")
     if not listed:
         raise UsageError(f"{shown(name)} lists no scene; write one location a line")
     return found
+
+
+def _listed(manifest: str, location: str) -> str:
+    """Return what a line names; another manifest is refused."""
+    if len(location) > _LONGEST:
+        raise UsageError(f"{len(location)} characters are no location; check its end")
+    named = beside(folder_of(manifest), location)
+    if suffix_of(name_for_gdal(named)) in SUFFIXES:
+        told = without_secrets(location)
+        raise UsageError(f"{told} is a manifest itself; list its scenes")
+    return named
 
 
 def _of_lines(text: str) -> Iterator[tuple[int, str]]:
@@ -68,12 +91,11 @@ def _of_lines(text: str) -> Iterator[tuple[int, str]]:
 
 def _of_table(name: str, text: str) -> Iterator[tuple[int, str]]:
     """Give the number and the location of each row of a table."""
-    lines = list(_of_lines(text))
-    if not lines:
+    _, header = next(_of_lines(text), (0, ""))
+    rows = _rows(name, text, max(",;\t", key=header.count))
+    _, columns = next(rows, (0, []))
+    if not columns:
         return
-    header = lines[0][1]
-    delimiter = max(",;\t", key=header.count)
-    columns = [column.strip() for column in _cells(header, delimiter)]
     lower = [column.lower() for column in columns]
     place = next((lower.index(known) for known in COLUMNS if known in lower), None)
     if place is None:
@@ -81,9 +103,8 @@ def _of_table(name: str, text: str) -> Iterator[tuple[int, str]]:
             f"{shown(name)} has the columns {', '.join(columns)}, and none is named "
             f"{', '.join(COLUMNS[:-1])} or {COLUMNS[-1]}; rename the one with locations"
         )
-    for number, line in lines[1:]:
-        cells = _cells(line, delimiter)
-        location = cells[place].strip() if place < len(cells) else ""
+    for number, cells in rows:
+        location = cells[place] if place < len(cells) else ""
         if not location:
             raise UsageError(
                 f"{shown(name)}, line {number}: the column {columns[place]} is empty"
@@ -91,5 +112,15 @@ def _of_table(name: str, text: str) -> Iterator[tuple[int, str]]:
         yield number, location
 
 
-def _cells(line: str, delimiter: str) -> list[str]:
-    return next(csv.reader(io.StringIO(line), delimiter=delimiter))
+def _rows(name: str, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Give the cells of each row that says something, and the line that it ends in."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            if any(cells) and not cells[0].startswith("#"):
+                yield reader.line_num, cells
+    except csv.Error as error:
+        raise UsageError(
+            f"{shown(name)}, line {reader.line_num}: {error}; check its quotes"
+        ) from error

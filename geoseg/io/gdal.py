@@ -22,7 +22,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from geoseg.errors import SceneError
-from geoseg.io.location import REMOTE, is_remote, shown, suffix_of
+from geoseg.io.location import REMOTE, is_remote, shown, suffix_of, without_secrets
 
 _OPTIONS = {
     # GDAL's default is 5 % of the machine's memory for each process: with several
@@ -114,11 +114,13 @@ def scene_errors(path: str) -> Iterator[None]:
     try:
         yield
     except (RasterioError, CPLE_BaseError) as error:
-        reason = str(error.__cause__ or error).rstrip(".")
+        # GDAL quotes the address as it got it.
+        reason = str(error.__cause__ or error).replace(path, shown(path)).rstrip(".")
         hint = "check it with gdalinfo, or fetch it again from its source"
         if is_remote(path):
             hint = "check the address, the network and the credentials"
-        raise SceneError(f"{shown(path)} cannot be read: {reason}; {hint}") from error
+        told = without_secrets(reason)
+        raise SceneError(f"{shown(path)} cannot be read: {told}; {hint}") from error
 
 
 @contextmanager
@@ -268,11 +270,16 @@ def files_behind(dataset: DatasetReader) -> tuple[str, ...]:
     while pending:
         for path in _files_in(pending.pop()) - found:
             found.add(path)
-            head = _head(path)
-            # An archive may hold one that is not compressed.
-            if head.startswith(b"<") and b"<VRTDataset" in head:
+            if is_description(path):
                 pending += _sources(path)
     return tuple(sorted(found))
+
+
+def is_description(path: str) -> bool:
+    """Tell a VRT, whatever its name, from other local files."""
+    head = _head(path)
+    # An archive may hold one that is not compressed.
+    return head.startswith(b"<") and b"<VRTDataset" in head
 
 
 def _files_in(name: str) -> set[str]:

@@ -36,6 +36,12 @@ _SECRETS = re.compile(
 )
 """Keys of a query that sign a request: they come and go while the file stays."""
 
+_URL = re.compile(r"([a-z][a-z0-9+.-]*)://([^\s'\"<>{}]+)", re.I)
+"""An address in a longer text."""
+
+_PAIR = re.compile(r"(?<=[?&])([^=&]+)=[^&/]*")
+"""A key and its value in the query of one."""
+
 
 def name_for_gdal(text: str) -> str:
     """Return what GDAL opens a file by.
@@ -48,8 +54,10 @@ def name_for_gdal(text: str) -> str:
         A name that begins with /vsi, or the path as it was.
 
     Raises:
-        UsageError: GDAL has no such scheme.
+        UsageError: It is empty, no URL, or GDAL has no such scheme.
     """
+    if not text.strip():
+        raise UsageError("an empty name is no scene; name a file, a folder or a URL")
     match = _SCHEME.match(text)
     if match is None or text.startswith("/vsi"):
         return text
@@ -60,9 +68,18 @@ def name_for_gdal(text: str) -> str:
         return _STORES[scheme] + rest
     if scheme in ("http", "https"):
         # Spaces and accents are no part of a URL; what is quoted already stays.
-        return f"{_WEB}{scheme}://{quote(rest, safe=_UNQUOTED)}"
+        url = f"{scheme}://{quote(rest, safe=_UNQUOTED)}"
+        if not _has_host(f"{scheme}://{rest}"):
+            what = "a URL with a password" if "@" in rest else text
+            raise UsageError(
+                f"{what} has no valid host or port; check how it is written"
+            )
+        return _WEB + url
     known = ", ".join(f"{name}://" for name in ("https", *_STORES))
-    raise UsageError(f"{text}: {scheme}:// cannot be read; use {known} or a /vsi name")
+    raise UsageError(
+        f"{without_secrets(text)}: {scheme}:// cannot be read; use {known} or a /vsi "
+        "name"
+    )
 
 
 def is_virtual(name: str) -> bool:
@@ -83,14 +100,22 @@ def is_listed(name: str) -> bool:
 def shown(name: str) -> str:
     """Return the name as users write it, without what signs a request."""
     if name.startswith(_WEB):
-        url = urlsplit(name.removeprefix(_WEB))
-        place = url.netloc.rpartition("@")[2]
-        query = f"?{url.query}" if url.query and not _is_signed(url.query) else ""
-        return f"{url.scheme}://{place}{url.path}{query}"
+        # Not by urlsplit: it refuses some of what users write.
+        scheme, _, rest = name.removeprefix(_WEB).partition("#")[0].partition("://")
+        address, _, query = rest.partition("?")
+        host, slash, path = address.partition("/")
+        query = f"?{query}" if query and not _is_signed(query) else ""
+        return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}{query}"
     for scheme, prefix in _STORES.items():
         if name.startswith(prefix):
             return f"{scheme}://{name.removeprefix(prefix)}"
-    return name
+    # /vsizip//vsicurl/https://..., and /vsicurl?url=https%3A%2F%2F...
+    return without_secrets(unquote(name) if name.startswith("/vsicurl?") else name)
+
+
+def without_secrets(text: str) -> str:
+    """Return a text without passwords and signatures of the URLs in it."""
+    return _URL.sub(_redacted, text) if "://" in text else text
 
 
 def tree_parts(name: str) -> tuple[str, ...]:
@@ -120,7 +145,8 @@ def beside(folder: str, text: str) -> str:
             names no file of this one: a path there is one on that machine.
 
     Raises:
-        UsageError: A file of this machine is named by another one.
+        UsageError: A file of this machine is named by another one, or one elsewhere by
+            an archive.
     """
     scheme = _SCHEME.match(text)
     if not is_virtual(folder):
@@ -132,6 +158,13 @@ def beside(folder: str, text: str) -> str:
     if folder.startswith(_WEB):
         base = folder.removeprefix(_WEB).partition("?")[0]
         return urljoin(f"{base}/", text)
+    if not is_listed(folder):
+        below = posixpath.normpath(text)
+        if below.startswith(("/", "..")):
+            raise UsageError(
+                f"{text} leads out of {shown(folder)}; name what lies there"
+            )
+        return f"{folder}/{below}"
     prefix, top, path = _split(folder)
     return prefix + top + posixpath.normpath(posixpath.join(f"/{path}", text))
 
@@ -150,6 +183,24 @@ def _split(name: str) -> tuple[str, str, str]:
     """Cut /vsis3/bucket/key into /vsis3/, bucket, key."""
     kind, top, path = (*name[1:].split("/", 2), "", "")[:3]
     return f"/{kind}/", top, path
+
+
+def _has_host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _redacted(url: re.Match[str]) -> str:
+    host, slash, path = url[2].partition("/")
+    bare = host.rpartition("@")[2] + slash + path
+
+    def value(pair: re.Match[str]) -> str:
+        return f"{pair[1]}=..." if _SECRETS.search(pair[1]) else pair[0]
+
+    return f"{url[1]}://{_PAIR.sub(value, bare)}"
 
 
 def _is_signed(query: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +35,12 @@ _TYPES = {
     "float64": "Float64",
 }
 """GDAL's names of dtypes; complex pixels are refused by every model."""
+
+_UNWRITABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f<\ud800-\udfff\ufffe\uffff]")
+"""What the name of a file in a VRT cannot hold."""
+
+_MOST_PIXELS = 2**31 - 1
+"""Pixels of a side that GDAL can count."""
 
 _AGREEING = {
     "crs": "CRS",
@@ -103,10 +110,17 @@ def lay_out(names: Sequence[str]) -> Mosaic:
         for sheet, p in zip(sheets, places, strict=True)
     )
     _check_overlaps(moved)
+    height = max(sheet.window.row_stop for sheet in moved)
+    width = max(sheet.window.col_stop for sheet in moved)
+    if max(height, width) > _MOST_PIXELS:
+        raise UsageError(
+            f"--mosaic: the sheets lie {max(height, width)} pixels apart; check their "
+            "coordinates with gdalinfo, or run without --mosaic"
+        )
     return Mosaic(
         moved,
-        max(sheet.window.row_stop for sheet in moved),
-        max(sheet.window.col_stop for sheet in moved),
+        height,
+        width,
         first.transform @ Affine.translation(left, top),
     )
 
@@ -144,6 +158,10 @@ def _look_at(name: str) -> _Sheet:
         raise UsageError(
             f"--mosaic reads sheets of this machine only, and {shown(name)} is "
             "elsewhere; download the sheets first"
+        )
+    if _UNWRITABLE.search(name):
+        raise UsageError(
+            f"--mosaic: {name!r} has a name that no VRT can hold; rename it"
         )
     with open_dataset(name) as dataset:
         whole = Window(0, 0, dataset.height, dataset.width)

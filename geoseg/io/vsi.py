@@ -17,7 +17,7 @@ import rasterio._base
 
 from geoseg.errors import SceneError
 from geoseg.io.gdal import gdal_env
-from geoseg.io.location import REMOTE, is_remote, shown
+from geoseg.io.location import REMOTE, is_remote, shown, without_secrets
 
 _CHUNK = 1 << 20
 
@@ -147,9 +147,11 @@ def _outermost(name: str) -> str:
 def _unreadable(name: str) -> SceneError:
     message = _library().VSIGetLastErrorMsg() or b"it is not there"
     reason = message.decode("utf-8", "replace").removeprefix("CURL error: ")
+    hint = "check the path"
+    if is_remote(name):
+        hint = "check the address, the network and the credentials"
     return SceneError(
-        f"{shown(name)} cannot be read ({reason}); check the address, the network and "
-        "the credentials"
+        f"{shown(name)} cannot be read ({without_secrets(reason)}); {hint}"
     )
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 from geoseg import __version__
 from geoseg.archive import RunDirectory
 from geoseg.clusters.config import ClusterConfig
+from geoseg.clusters.opening import check_cluster
 from geoseg.config import dump
 from geoseg.discovery import SceneFile, mosaic_id
 from geoseg.errors import ConfigError, TilingError, UsageError
@@ -195,6 +196,7 @@ def run(config: SegmentConfig, listener: Listener | None = None) -> RunReport:
         ClusterError: There is no cluster to run on.
     """
     listener = listener or Listener()
+    check_cluster(config.cluster)
     files, root = find_inputs(config)
     mosaic = lay_out_sheets(files) if config.input.mosaic else None
     model, spec = _model(config)

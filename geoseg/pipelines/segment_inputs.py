@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from geoseg.archive import RunDirectory
 from geoseg.discovery import SceneFile, find_scenes
 from geoseg.errors import OutsideRootError, SceneError, UsageError
-from geoseg.io.location import is_virtual, name_for_gdal
+from geoseg.io.location import is_virtual, name_for_gdal, shown
 from geoseg.io.sheets import Mosaic, lay_out
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ def find_inputs(config: SegmentConfig) -> tuple[list[SceneFile], str]:
         raise UsageError(f"the area of interest {given.aoi} does not exist")
     if given.mosaic:
         # Ids of sheets are nobody's: there is one scene.
-        return find_scenes(config.scenes, asset=given.asset)[0], ""
+        sheets, _ = find_scenes(config.scenes, asset=given.asset, distinct=False)
+        return sheets, ""
     find = partial(find_scenes, config.scenes, asset=given.asset)
     recorded = RunDirectory.recorded_root(config.out)
     if given.root is not None or not recorded:
@@ -57,6 +58,12 @@ def lay_out_sheets(files: Sequence[SceneFile]) -> Mosaic:
 
 
 def absolute_input(text: str) -> str:
-    """Return a path as it is called from any folder; URLs are that already."""
+    """Return a path as it is called from any folder; URLs are that already.
+
+    Without what signs a request: the record of a run is passed on.
+    """
     name = name_for_gdal(text)
-    return text if is_virtual(name) else str(Path(name).absolute())
+    if not is_virtual(name):
+        return str(Path(name).absolute())
+    told = shown(name)
+    return text if name_for_gdal(told) == name else told

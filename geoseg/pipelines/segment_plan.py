@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import stat
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -21,7 +24,13 @@ from geoseg.finish import SceneResult
 from geoseg.graph import SceneJob, store_area
 from geoseg.identity import input_content, input_state
 from geoseg.inference import PredictorConfig
-from geoseg.io.location import is_remote, is_virtual, shown, tree_parts
+from geoseg.io.location import (
+    is_remote,
+    is_virtual,
+    shown,
+    tree_parts,
+    without_secrets,
+)
 from geoseg.io.raster import Scene, open_scene
 from geoseg.io.vsi import renew
 from geoseg.ops import LIBRARY
@@ -38,6 +47,9 @@ logger = logging.getLogger(__name__)
 
 _REQUESTS = 16
 """Servers that are asked at a time whether a scene is there."""
+
+_SILENCE = 16
+"""Requests that a server may leave unanswered before no more are made."""
 
 MOST_TILES = 5_000_000
 """Tiles of a scene, a square of over a million pixels: more is a mistake or hostile."""
@@ -101,6 +113,7 @@ class Plan:
         name = os.fsencode(file.path).decode("utf-8", "replace")
         if name != file.path:
             raise SceneError(f"GDAL opens no name that is not UTF-8: {name}; rename it")
+        _check_place(self._directory.scene_folder(file.scene_id))
         # Before the scene is opened: what changes later is told from what was opened.
         state = input_state(file.path)
         scene = self._open(file)
@@ -218,8 +231,9 @@ def unreachable_scenes(files: Sequence[SceneFile]) -> dict[str, str]:
         Id of each that does not answer or is not there, and the reason.
     """
     remote = [file for file in files if is_remote(file.path)]
+    silent = Counter[str]()
     with ThreadPoolExecutor(_REQUESTS, thread_name_prefix="geoseg-ask") as threads:
-        reasons = list(threads.map(_reason, remote))
+        reasons = list(threads.map(partial(_reason, silent=silent), remote))
     return {
         file.scene_id: reason
         for file, reason in zip(remote, reasons, strict=True)
@@ -227,11 +241,27 @@ def unreachable_scenes(files: Sequence[SceneFile]) -> dict[str, str]:
     }
 
 
-def _reason(file: SceneFile) -> str | None:
+def _reason(file: SceneFile, silent: Counter[str]) -> str | None:
+    """Say why a scene cannot be reached.
+
+    Each request to a dead server takes seconds, those to ten thousand scenes hours.
+
+    Args:
+        file: The scene.
+        silent: How often each server left a request unanswered since its last answer.
+    """
+    host = tree_parts(file.path)[1]
+    if silent[host] >= _SILENCE:
+        return f"{host} left {_SILENCE} requests unanswered; run again when it is back"
     try:
         renew(file.path)
     except SceneError as error:
+        if "HTTP response code" in str(error):
+            silent[host] = 0
+        else:
+            silent[host] += 1
         return _one_line(error)
+    silent[host] = 0
     return None
 
 
@@ -272,5 +302,25 @@ def _open_scene(file: SceneFile, spec: ModelSpec, config: SegmentConfig) -> Scen
     )
 
 
+def _check_place(folder: Path) -> None:
+    """Refuse a folder that could not be made once the model has run for nothing.
+
+    Raises:
+        SceneError: Its name is too long, or a file is in the way.
+    """
+    try:
+        if stat.S_ISDIR(folder.stat().st_mode):
+            return
+        reason = "a file is there"
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        reason = str(error.strerror)
+    raise SceneError(
+        f"its folder in the run directory cannot be made ({reason}); rename the scene, "
+        "pass another --root, or choose another -o"
+    )
+
+
 def _one_line(reason: object) -> str:
-    return " ".join(str(reason).split())
+    return without_secrets(" ".join(str(reason).split()))

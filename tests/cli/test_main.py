@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from geoseg import __version__
 from geoseg.cli.main import main
+from geoseg.cli.options import VERBOSITY, set_up_messages, stderr
 from geoseg.errors import (
     ClusterError,
     ConfigError,
@@ -49,6 +52,7 @@ def test_help_loads_nothing_heavy() -> None:
 import sys
 from click.testing import CliRunner
 from geoseg.cli.main import main
+from geoseg.cli.options import VERBOSITY, set_up_messages, stderr
 for command in ([], *([name] for name in {COMMANDS!r})):
     assert CliRunner().invoke(main, [*command, "--help"]).exit_code == 0
 print([name for name in {HEAVY!r} if name in sys.modules])
@@ -124,6 +128,35 @@ def test_a_bug_is_one_line_and_vv_gives_the_traceback(
     result = segment_raises(monkeypatch, KeyError("missing"), "-vv")
     assert result.exit_code == 1
     assert "Traceback (most recent call last)" in result.stderr
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, SceneError])
+@pytest.mark.parametrize("flags", [(), ("-vv",)])
+def test_no_secret_is_told(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Exception], flags: tuple[str, ...]
+) -> None:
+    error = kind("'/vsicurl/https://user:hunter2@host/a.tif?sig=S3CRET' is no raster")
+    result = segment_raises(monkeypatch, error, *flags)
+    assert "https://host/a.tif?sig=..." in result.stderr
+    assert "hunter2" not in result.stderr
+    assert "S3CRET" not in result.stderr
+
+
+def test_log_lines_tell_no_secret(capsys: pytest.CaptureFixture[str]) -> None:
+    with click.Context(click.Command("segment")) as ctx:
+        ctx.meta[VERBOSITY] = 2
+        stderr.cache_clear()
+        set_up_messages(ctx)
+        try:
+            raise ValueError("https://user:hunter2@host/a.tif")
+        except ValueError:
+            logging.getLogger("geoseg").debug("it failed", exc_info=True)
+            logging.getLogger("geoseg").debug("https://h/?sig=S3CRET")
+    stderr.cache_clear()
+    said = capsys.readouterr().err
+    assert "https://h/?sig=..." in said
+    assert "hunter2" not in said
+    assert "S3CRET" not in said
 
 
 @pytest.mark.parametrize(("flags", "hint"), [((), ""), (("--overwrite",), " without")])

@@ -42,6 +42,8 @@ def test_numbers_that_make_no_cluster_are_refused(
             {"workers": 2, "spec": SpecConfig("a.B", maximum=3)},
             "two numbers of workers",
         ),
+        # As of an unset variable: it would have run on this machine in silence.
+        ({"scheduler": ""}, "cluster.scheduler is empty"),
     ],
 )
 def test_one_cluster_is_named_and_one_number(

@@ -78,6 +78,16 @@ def test_a_path_that_names_no_class_of_clusters_is_never_called(
         find_class(path)
 
 
+@pytest.mark.parametrize("code", ["def (", "1 / 0", "raise SystemExit(3)"])
+def test_a_module_that_does_not_import_is_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    (tmp_path / "broken_clusters.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=r"'broken_clusters.X' cannot be imported"):
+        find_class("broken_clusters.X")
+
+
 def test_an_extra_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
     with pytest.raises(ConfigError, match=r"pip install 'geoseg\[slurm\]'"):
@@ -127,7 +137,7 @@ def test_workers_that_nobody_asked_for_are_not_waited_for_in_silence(
 ) -> None:
     model = stub_config(tmp_path / "model")
     with (
-        pytest.raises(ClusterError, match="no worker joined within 1 s"),
+        pytest.raises(ClusterError, match="no worker joined within 1 s; set --workers"),
         connect(
             of_class("distributed.LocalCluster", IN_PROCESS, timeout=1), model, parts=1
         ),

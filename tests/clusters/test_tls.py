@@ -176,6 +176,16 @@ def test_files_that_hold_no_certificate_are_told(
     assert "the certificates cannot be read" in refused(config, tmp_path)
 
 
+def test_half_of_the_settings_of_dask_is_told(tmp_path: Path, ours: Authority) -> None:
+    settings = {
+        "distributed.comm.tls.ca-file": str(ours.ca),
+        "distributed.comm.require-encryption": True,
+    }
+    with dask.config.set(settings):
+        said = refused(ClusterConfig(workers=1), tmp_path)
+    assert "require encryption, and no certificate is named" in said
+
+
 @pytest.mark.slow
 def test_a_run_over_tls_gives_the_same_masks(tmp_path: Path, ours: Authority) -> None:
     scene = write_raster(tmp_path / "scene.tif", smooth_image(150, 130))

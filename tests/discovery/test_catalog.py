@@ -172,6 +172,12 @@ SEARCH = {
         (SEARCH, "has more pages"),
         (item("...//", x=asset("a.tif")), None),
         (item("//", x=asset("a.tif")), "has no id"),
+        (SEARCH | {"features": None}, "is no STAC item"),
+        (SEARCH | {"features": None, "stac_version": "1.0.0"}, "is no valid STAC"),
+        (SEARCH | {"links": [5]}, "is no valid STAC"),
+        (item("x", x=asset("a.tif") | {"type": 5}), "is no valid STAC"),
+        (item("x", x=asset("a.tif") | {"roles": [{}]}), "is no valid STAC"),
+        (item("x", x=asset("")), "asset x: .* is no file"),
     ],
 )
 def test_what_is_no_stac_is_one_clear_line(

@@ -85,6 +85,7 @@ def test_outputs_inside_the_archive_are_no_scenes(tmp_path: Path, out: str) -> N
         (["*.jp2"], "does not exist"),
         (["empty"], "holds no scene"),
         (["emp*"], "matches folders only"),
+        (["link.tif"], "no file to read, or a link that leads to none"),
         (["x" * 300], "too long"),
     ],
 )
@@ -92,6 +93,7 @@ def test_scenes_that_are_not_there_are_one_clear_line(
     tmp_path: Path, given: list[str], message: str
 ) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "link.tif").symlink_to("nothing")
     with pytest.raises(UsageError, match=message) as caught:
         find_scenes([tmp_path / name for name in given])
     assert "\n" not in str(caught.value)

@@ -42,6 +42,12 @@ def test_a_line_is_a_location_beside_the_manifest(
     assert paths(archive / "list.txt") == expected
 
 
+def test_a_query_makes_no_manifest_of_a_line(archive: Path) -> None:
+    (archive / "list.txt").write_text("https://h/x.tif?from=list.csv\n")
+    [name] = paths(archive / "list.txt")
+    assert name == "/vsicurl/https://h/x.tif?from=list.csv"
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -49,6 +55,7 @@ def test_a_line_is_a_location_beside_the_manifest(
         'href;name\n"a.tif";"x;y"\nsub/c d.tif;z\n',
         "name\tLocation\nx\ta.tif\ny\tsub/c d.tif\n",
         '"url"\n"a.tif"\n"sub/c d.tif"\n',
+        'note,path\n"two\n\nlines",a.tif\n,\nx,sub/c d.tif\n',
     ],
 )
 def test_a_table_has_a_column_of_locations(archive: Path, text: str) -> None:
@@ -74,6 +81,13 @@ def test_a_table_has_a_column_of_locations(archive: Path, text: str) -> None:
         ("a.csv", "", "lists no scene"),
         ("a.csv", "name,x\na.tif,1\n", "has the columns name, x, and none is named"),
         ("a.csv", "x,path\n1,a.tif\n2\n", "line 3: the column path is empty"),
+        ("a.csv", 'path\n"a.tif\nb.tif\n', "line 3: .*does not exist"),
+        ("a.csv", f"x,path\n{'y' * 200_000},a.tif\n", "line 2: field larger than"),
+        ("a.txt", "a" * 10_000, "line 1: 10000 characters are no location"),
+        ("a.txt", "a.tif\n".encode("utf-16").decode("latin-1"), "save it as UTF-8"),
+        ("a.txt", "https://[h/a.tif", r"line 1: https://\[h/a.tif has no valid host"),
+        ("a.txt", "https://u:p@h/b.txt?sig=1", r"1: https://h/b.txt\?sig=... is a man"),
+        ("a.txt", "ftp://u:p@h/a.tif", "line 1: ftp://h/a.tif: ftp:// cannot be read"),
     ],
 )
 def test_wrong_lines_are_told_by_their_number(

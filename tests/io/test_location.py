@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from geoseg.errors import UsageError
-from geoseg.io.location import beside, is_remote, name_for_gdal, shown, suffix_of
+from geoseg.io.location import (
+    beside,
+    is_remote,
+    name_for_gdal,
+    shown,
+    suffix_of,
+    without_secrets,
+)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +37,48 @@ def test_a_location_becomes_what_gdal_opens(text: str, name: str, told: str) -> 
     assert name_for_gdal(text) == name
     assert shown(name) == told
     assert is_remote(name) == name.startswith(("/vsis3", "/vsigs", "/vsicurl"))
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (
+            "/vsizip/{/vsicurl/https://u:p@h/a.zip?sig=1&v=2}/b.tif",
+            "/vsizip/{/vsicurl/https://h/a.zip?sig=...&v=2}/b.tif",
+        ),
+        (
+            "/vsizip//vsicurl/https://h/a.zip?X-Amz-Signature=1/b.tif",
+            "/vsizip//vsicurl/https://h/a.zip?X-Amz-Signature=.../b.tif",
+        ),
+        (
+            "/vsicurl?max_retry=2&url=https%3A%2F%2Fu%3Ap%40h%2Fa.tif%3Fsig%3D1",
+            "/vsicurl?max_retry=2&url=https://h/a.tif?sig=...",
+        ),
+        ("/vsicurl/https://[u:p@h/a.tif", "https://h/a.tif"),
+    ],
+)
+def test_names_within_names_are_told_without_secrets(name: str, told: str) -> None:
+    assert shown(name) == told
+
+
+def test_no_secret_is_told_in_a_longer_text() -> None:
+    text = "'/vsicurl/https://u:p@h/a.tif?token=x' and ftp://u:p@h/b.tif?v=1, no more"
+    told = "'/vsicurl/https://h/a.tif?token=...' and ftp://h/b.tif?v=1, no more"
+    assert without_secrets(text) == told
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "https://", "https:///a.tif", "https://[x/a.tif", "http://h:x/a"]
+)
+def test_what_names_nothing_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=r"empty name|no valid host"):
+        name_for_gdal(text)
+
+
+def test_a_password_with_a_slash_is_not_told() -> None:
+    with pytest.raises(UsageError) as caught:
+        name_for_gdal("https://user:pa/ss@host/a.tif")
+    assert "pa/ss" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +108,12 @@ def test_a_query_is_no_extension(name: str, suffix: str) -> None:
         ("/vsicurl/https://h/x", "/etc/a.tif", "https://h/etc/a.tif"),
         ("/vsicurl/https://h/x", "/vsizip//etc/a.zip", "https://h/vsizip//etc/a.zip"),
         ("/vsis3/b/x", "/etc/a.tif", "/vsis3/b/etc/a.tif"),
+        (
+            "/vsizip//vsicurl/https://h/a.zip",
+            "x.tif",
+            "/vsizip//vsicurl/https://h/a.zip/x.tif",
+        ),
+        ("/vsizip//a.zip/x", "./y/b.tif", "/vsizip//a.zip/x/y/b.tif"),
     ],
 )
 def test_names_in_a_file_are_relative_to_its_place(
@@ -70,3 +125,11 @@ def test_names_in_a_file_are_relative_to_its_place(
 def test_another_machine_names_no_file_of_this_one() -> None:
     with pytest.raises(UsageError, match="named by https://h/x, another machine"):
         beside("/vsicurl/https://h/x", "file:///etc/a.tif")
+
+
+@pytest.mark.parametrize("text", ["/etc/a.tif", "x/../../a.tif", "/vsizip//a.zip/b"])
+def test_an_archive_names_only_what_lies_in_it(text: str) -> None:
+    with pytest.raises(
+        UsageError, match=r"leads out of /vsizip//vsicurl/https://h/a\."
+    ):
+        beside("/vsizip//vsicurl/https://h/a.zip", text)

@@ -15,6 +15,7 @@ from rasters import UTM, write_raster
 from running import configuration, smooth_image
 from stubs import save_stub
 
+from geoseg.clusters.config import SpecConfig, TlsConfig
 from geoseg.errors import ConfigError, ModelError, OutputError, TilingError, UsageError
 from geoseg.io.raster import Scene
 from geoseg.pipelines import segment, segment_run
@@ -237,3 +238,20 @@ def test_a_scene_without_crs_is_accepted_with_a_warning(
     assert "has no CRS" in note
     assert "areas are in pixels" in note
     assert notes.scenes[0].grid.crs is None
+
+
+@pytest.mark.parametrize(
+    ("cluster", "message"),
+    [
+        ({"spec": SpecConfig("os.system")}, "os.system is no class of clusters"),
+        ({"tls": TlsConfig(Path("no"), Path("no"))}, "certificates cannot be read"),
+    ],
+)
+def test_a_cluster_that_cannot_be_is_told_before_scenes_are_looked_at(
+    tmp_path: Path, scene: Path, model: Path, cluster: dict[str, Any], message: str
+) -> None:
+    sections = {"cluster": cluster}
+    config = configuration(scene, tmp_path / "out", model, sections)
+    with pytest.raises(ConfigError, match=message):
+        segment.run(config)
+    assert not (tmp_path / "out").exists()

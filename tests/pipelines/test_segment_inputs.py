@@ -28,6 +28,7 @@ from geoseg.errors import UsageError
 from geoseg.io.location import name_for_gdal
 from geoseg.pipelines import segment
 from geoseg.pipelines.segment import RunReport
+from geoseg.pipelines.segment_inputs import find_inputs
 from geoseg.pipelines.segment_plan import unreachable_scenes
 
 
@@ -115,6 +116,21 @@ def test_servers_are_asked_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None
     assert all("404" in reason for reason in reasons.values())
 
 
+def test_a_dead_server_is_not_asked_for_each_of_many_scenes(
+    monkeypatch: pytest.MonkeyPatch, web: Web
+) -> None:
+    monkeypatch.setenv("GDAL_HTTP_LOW_SPEED_TIME", "1")
+    with stall() as silent:
+        urls = [f"{silent}/{number}" for number in range(40)]
+        urls += [f"{web.url}/{number}" for number in range(40)]
+        files = [SceneFile(name_for_gdal(text), text) for text in urls]
+        reasons = unreachable_scenes(files)
+    told = [url for url in urls if f"{silent} left 16 requests" in reasons[url]]
+    # The first 16 at a time, and those that were asked before the last of them ended.
+    assert set(urls[31:40]) <= set(told) < set(urls[:40])
+    assert all("404" in reasons[url] for url in urls[40:])
+
+
 @contextmanager
 def gather(count: int) -> Iterator[str]:
     """Serve nothing, and say so only once so many have asked and wait."""
@@ -146,6 +162,24 @@ def test_a_manifest_of_urls_is_run_again_without_a_request_too_many(
     bench.scene("b", seed=2)
     os.utime(bench.archive / "b.tif", (9, 9))
     assert bench.run(listed)[1] == 9
+
+
+def test_no_file_of_a_run_tells_a_secret(bench: Bench, web: Web) -> None:
+    bench.scene("a")
+    (bench.archive / "bad.tif").write_bytes(b"no raster")
+    host = web.url.replace("://", "://user:hunter2@")
+    names: list[Path | str] = [f"{host}/{name}.tif?sig=S3CRET" for name in "abc"]
+    names += [f"/vsizip//vsicurl/{host}/{name}.zip?sig=S3CRET/d.tif" for name in "ef"]
+    names.append(f"{host}/bad.tif?sig=S3CRET")
+    report, _ = bench.run(names)
+    assert [Path(result.folder).name for result in report.results] == ["a"]
+    assert len(report.failures) == 5
+    out = bench.folder / "out"
+    files = [path.read_bytes() for path in out.rglob("*") if path.is_file()]
+    assert len(files) > 5
+    for content in [*files, repr(report).encode()]:
+        assert b"hunter2" not in content
+        assert b"S3CRET" not in content
 
 
 def test_a_touched_scene_is_known_by_its_content(bench: Bench) -> None:
@@ -263,6 +297,9 @@ def test_gaps_between_sheets_stay_nodata(bench: Bench, kind: str) -> None:
             {"transform": NORTH_UP @ Affine.translation(39, 0)},
             r"a\.tif and .*b\.tif ov",
         ),
+        ({"transform": NORTH_UP @ Affine.translation(3e9, 0)}, r"\d+ pixels apart"),
+        ({"name": "<b>"}, r"'.*<b>\.tif' has a name that no VRT can hold"),
+        ({"name": "b\r"}, r"'.*b\\r\.tif' has a name that no VRT can hold"),
     ],
 )
 def test_a_sheet_that_does_not_fit_is_named_and_nothing_starts(
@@ -283,7 +320,48 @@ def bench_sheet(bench: Bench, name: str, options: dict[str, Any]) -> None:
     options = dict(options)
     shape = (options.pop("bands", 3), 40, 40)
     pixels = np.ones(shape, options.pop("dtype", np.uint8))
+    name = options.pop("name", name)
     write_raster(bench.archive / f"{name}.tif", pixels, **options)
+
+
+def test_names_of_sheets_may_look_alike(bench: Bench) -> None:
+    for column, name in ((0, "t 1"), (40, "t_1")):
+        place = NORTH_UP @ Affine.translation(column, 0)
+        bench_sheet(bench, name, {"transform": place})
+    config = configuration(
+        bench.archive, bench.folder, bench.model, {"input": {"mosaic": True}}
+    )
+    assert len(find_inputs(config)[0]) == 2
+
+
+def test_a_scene_whose_folder_cannot_be_made_fails_before_it_is_predicted(
+    bench: Bench,
+) -> None:
+    item: dict[str, Any] = {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "geometry": None,
+        "properties": {"datetime": "2024-05-01T00:00:00Z"},
+        "links": [],
+    }
+    ids = {"x" * 300: "name too long", "x/" * 2100 + "x": "name too long"}
+    ids["taken/a"] = "Not a directory"
+    ids["taken"] = "a file is there"
+    features = []
+    for number, name in enumerate(ids):
+        assets = {"x": {"href": str(bench.scene(str(number)))}}
+        features.append(item | {"id": name, "assets": assets})
+    found = {"type": "FeatureCollection", "features": features}
+    path = bench.folder / "items.json"
+    path.write_text(json.dumps(found))
+    bench.run([bench.scene("fine")])
+    (bench.folder / "out" / "taken").write_text("mine")
+    report, predicted = bench.run([path])
+    assert predicted == 0
+    reasons = {failure.scene_id: failure.reason for failure in report.failures}
+    assert set(reasons) == set(ids)
+    for name, reason in ids.items():
+        assert reason in reasons[name]
 
 
 def test_sheets_elsewhere_are_refused(bench: Bench, web: Web) -> None:
