@@ -73,7 +73,7 @@ def test_a_task_returns_its_memory_however_it_ends(
             raise error
 
     monkeypatch.setattr(tasks, "finish_scene", finish)
-    job = cast("SceneJob", SimpleNamespace(parts=()))
+    job = cast("SceneJob", SimpleNamespace(parts=(), out="out", scene_id="s", key="k"))
     with suppress(ValueError):
         tasks.finish_task(job)
     assert len(returned) == 1
