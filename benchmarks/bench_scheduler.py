@@ -31,12 +31,15 @@ from high_water import high_water_mib, reset_high_water
 from record import ROOT, write_results
 
 from geoseg import stream
-from geoseg.cluster import ELIGIBLE, RESOURCE
+from geoseg.cluster import RESOURCE
 from geoseg.finish import SceneResult
 from geoseg.graph import BandLogits, PartRecord, SceneJob
 from geoseg.grid import Window
 from geoseg.stream import SceneStream
 from geoseg.tiling import TileGrid
+
+PLUGIN = "plugin"
+"""Name that a model's plugin would have, and the resource that it would offer."""
 
 TILE, STRIDE = 16, 12
 EDGE = (TILE - STRIDE) // 2
@@ -108,7 +111,7 @@ def through_stream(client: Client, side: int, tiles: int) -> int:
     with tempfile.TemporaryDirectory() as work:
         job: Any = Job(TileGrid(side, side, TILE, STRIDE), work=work)
         jobs: list[SceneJob] = [job]
-        [outcome] = SceneStream(client, "plugin", iter(jobs), lambda *_: None)
+        [outcome] = SceneStream(client, PLUGIN, iter(jobs), lambda *_: None)
     if not isinstance(outcome, SceneResult):
         raise SystemExit(f"the scene failed: {outcome}")
     return outcome.tiles
@@ -216,7 +219,7 @@ def cluster(ending: ExitStack) -> tuple[Client, int]:
     file = folder / "scheduler.json"
     start = [sys.executable, "-m", "dask"]
     common = ["--no-dashboard", "--scheduler-file", str(file)]
-    resources = ["--resources", f"{RESOURCE}=1,{ELIGIBLE}=1000000"]
+    resources = ["--resources", f"{RESOURCE}=1,{PLUGIN}=1000000"]
     worker = ["worker", *common, "--nthreads", "2", "--no-nanny", *resources]
     commands = [
         ["scheduler", *common, "--host", "127.0.0.1", "--port", "0"],

@@ -29,10 +29,6 @@ logger = logging.getLogger(__name__)
 RESOURCE = "predict"
 """What a worker offers once and each prediction takes: one model runs at a time."""
 
-ELIGIBLE = "geoseg"
-"""What a worker that may take part offers without limit, and each other task takes: a
-worker that was refused would blend otherwise, or not at all."""
-
 LOST = (
     "the connection to the scheduler was lost; start the run again, finished parts "
     "are kept"
@@ -76,7 +72,9 @@ class ModelPlugin(WorkerPlugin):
             if isinstance(other, ModelPlugin) and other is not self:
                 # Of an earlier run; one that still goes on loads its model again.
                 other.release()
-        await worker.set_resources(**{RESOURCE: 1, ELIGIBLE: sys.maxsize})
+        # Its name, too, without limit: a worker that this plugin refused may have been
+        # taken by that of an earlier run, and each task asks for the right one.
+        await worker.set_resources(**{RESOURCE: 1, self.name: sys.maxsize})
         # The scheduler looked for waiting tasks when the worker joined, before it had
         # the resource; it would not look again, and wait for ever.
         await worker.scheduler.run_function(
@@ -112,9 +110,13 @@ def _schedule_waiting(address: str, dask_scheduler: Any) -> None:  # noqa: ANN40
 
 
 def plugin_name(config: PredictorConfig) -> str:
-    """Name of the plugin on every worker; another model, another name."""
-    # Runs that share a scheduler must not be given each other's model.
-    digest = hashlib.sha256(repr(config).encode()).hexdigest()
+    """Name of the plugin on every worker, and of the resource that it offers.
+
+    Runs that share a scheduler must not be given each other's model; and what has a
+    name already is not looked at again: other software of the client, another name.
+    """
+    wanted = Requirements.here(config)
+    digest = hashlib.sha256(repr(wanted).encode()).hexdigest()
     return f"geoseg-model-{digest[:16]}"
 
 
@@ -178,8 +180,8 @@ class WorkerCount:
     Only those that offer the model count: no others will ever take a prediction.
     """
 
-    def __init__(self, client: Any, timeout: float) -> None:  # noqa: ANN401
-        self._client, self._timeout = client, timeout
+    def __init__(self, client: Any, plugin: str, timeout: float) -> None:  # noqa: ANN401
+        self._client, self._plugin, self._timeout = client, plugin, timeout
         self._number, self._asked, self._seen = 0, -math.inf, time.monotonic()
         self._told = set[str]()
 
@@ -197,7 +199,7 @@ class WorkerCount:
             workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
         except OSError as error:
             raise ClusterError(LOST) from error
-        offering = [w for w in workers if RESOURCE in w["resources"]]
+        offering = [w for w in workers if self._plugin in w["resources"]]
         self._number = sum(map(_is_of_use, offering))
         if len(offering) < len(workers):
             self._tell_refusals()

@@ -13,7 +13,7 @@ from typing import Any
 from distributed import as_completed
 from distributed.scheduler import KilledWorker
 
-from geoseg.cluster import ELIGIBLE, LOST, RESOURCE, WorkerCount
+from geoseg.cluster import LOST, RESOURCE, WorkerCount
 from geoseg.errors import ClusterError
 from geoseg.finish import SceneResult
 from geoseg.graph import SceneJob, find_part, last_uses
@@ -123,7 +123,7 @@ class SceneStream:
         self._tiles_done = tiles_done
         self._stop, self._stopping = stop or Stop(), stopping
         self._in_flight = in_flight
-        self._workers = WorkerCount(client, timeout)
+        self._workers = WorkerCount(client, plugin, timeout)
         self._queue = as_completed(loop=client.loop, with_results=False)
         self._tasks: dict[str, tuple[_SceneRun, str, int]] = {}
         self._filling: _SceneRun | None = None
@@ -262,7 +262,7 @@ class SceneStream:
                 self._plugin,
                 # In the order of bands, or logits would wait long for their neighbours.
                 priority=-self._submitted,
-                resources={RESOURCE: 1},
+                resources={RESOURCE: 1, self._plugin: 1},
             )
         if band.finishes and index not in run.done:
             needs = [run.predictions[need] for need in band.needs]
@@ -276,7 +276,7 @@ class SceneStream:
                 index,
                 needs,
                 priority=10,
-                resources={ELIGIBLE: 1},
+                resources={self._plugin: 1},
             )
         for done in [i for i in run.predictions if run.last_use[i] <= index]:
             # The scheduler keeps it for the tasks that depend on it, and no longer.
@@ -290,7 +290,7 @@ class SceneStream:
             finish_task,
             run.job,
             priority=20,
-            resources={ELIGIBLE: 1},
+            resources={self._plugin: 1},
         )
 
     def _submit(

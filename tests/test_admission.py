@@ -19,7 +19,7 @@ from stubs import save_stub
 
 from geoseg import __version__
 from geoseg.admission import Requirements
-from geoseg.cluster import ELIGIBLE, RESOURCE, connect, give_model, plugin_name
+from geoseg.cluster import RESOURCE, connect, give_model, plugin_name
 from geoseg.clusters.config import ClusterConfig
 from geoseg.errors import ClusterError
 from geoseg.finish import SceneResult
@@ -98,6 +98,18 @@ def test_a_worker_with_something_else_is_named_with_what_it_has(
     give_model(client, model)
 
 
+def test_workers_that_suited_one_run_are_checked_for_the_next(
+    client: Client, model: PredictorConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_model(client, model)
+    ask_for(monkeypatch, other_operators)
+    with pytest.raises(ClusterError, match="native operators, and"):
+        give_model(client, model)
+    # Nor does it take tasks for what it offered to the run before.
+    [worker] = client.scheduler_info()["workers"].values()
+    assert plugin_name(model) not in worker["resources"]
+
+
 def test_a_late_worker_with_other_weights_gets_no_task_and_is_told_of(
     cluster: LocalCluster,
     client: Client,
@@ -123,7 +135,7 @@ def test_a_late_worker_with_other_weights_gets_no_task_and_is_told_of(
     [late] = [worker for worker in cluster.workers.values() if worker is not first]
     assert late.state.total_resources == {}
     assert late.state.executed_count == 0
-    assert set(first.state.total_resources) == {RESOURCE, ELIGIBLE}
+    assert set(first.state.total_resources) == {RESOURCE, plugin_name(model)}
     [warning] = [r.getMessage() for r in caplog.records if "no work" in r.getMessage()]
     assert warning.startswith(f"worker {late.address} is of no use")
 

@@ -133,8 +133,9 @@ def test_workers_that_are_paused_for_good_end_a_run(tmp_path: Path) -> None:
         LocalCluster(n_workers=1, threads_per_worker=2, **how) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
-        give_model(client, stub_config(tmp_path / "model"))
-        counted = WorkerCount(client, timeout=1.5)
+        model = stub_config(tmp_path / "model")
+        give_model(client, model)
+        counted = WorkerCount(client, plugin_name(model), timeout=1.5)
         assert counted.count() == 1
         [worker] = cluster.workers.values()
         worker.status = Status.paused

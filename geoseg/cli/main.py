@@ -115,7 +115,9 @@ def _ended_by_signals() -> Iterator[None]:
     def end(number: int, _: FrameType | None) -> None:
         raise Terminated(number)
 
-    before = {number: signal.signal(number, end) for number in (SIGTERM, SIGHUP)}
+    # What is ignored stays so: nohup has the run outlive its terminal.
+    numbers = [n for n in (SIGTERM, SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, end) for number in numbers}
     try:
         yield
     finally:

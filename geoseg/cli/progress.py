@@ -33,7 +33,7 @@ class RunProgress(Display, Listener):
         """Tiles that are done, those of an earlier run included."""
         self._config = config
         self._left: dict[str, int] = {}  # tiles by scene
-        self._begun: set[str] = set()
+        self._begun: dict[str, int] = {}  # tiles predicted by scene
         self._total = self._predicted = 0
         self._scenes = self._ended = 0
         self._found = self._seen = 0
@@ -79,10 +79,13 @@ class RunProgress(Display, Listener):
             self._started = monotonic()
         self.done += tiles
         self._left[scene_id] = self._left.get(scene_id, 0) - tiles
-        if scene_id in self._begun:
+        if tiles < 0:  # It is begun again, and so are those.
+            self._predicted -= self._begun.pop(scene_id, 0)
+        elif scene_id in self._begun:
             self._predicted += tiles
-        # The first report of a scene is what an earlier run left: it took no time.
-        self._begun.add(scene_id)
+            self._begun[scene_id] += tiles
+        else:  # The first report of a scene is what was found: it took no time.
+            self._begun[scene_id] = 0
         self._show("Segmenting")
 
     def scene_done(self, outcome: SceneResult | SceneFailure) -> None:

@@ -18,6 +18,9 @@ _WORK = ".geoseg-work-"
 """The same for folders."""
 
 
+_SIDECARS = ("-journal", "-wal", "-shm", ".aux.xml")
+"""What libraries may leave beside a file that they wrote well."""
+
 _MOST_BYTES = 180
 """Of a name in a temporary one; libraries add to that, as in `-journal`."""
 
@@ -48,8 +51,12 @@ def atomic_path(final: Path, folder: Path | None = None) -> Iterator[Path]:
     try:
         yield temporary
         publish(temporary, final)
-    finally:
+    except BaseException:
         _remove_named_after(temporary)
+        raise
+    # Known by name: to look through the folder of 100,000 parts takes longer than one.
+    for ending in _SIDECARS:
+        temporary.with_name(temporary.name + ending).unlink(missing_ok=True)
 
 
 def publish(temporary: Path, final: Path) -> None:

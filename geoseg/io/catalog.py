@@ -202,6 +202,7 @@ class _Seen:
         properties = item["properties"]
         self._add_box(item.get("bbox"))
         if properties.get("datetime"):
+            str_to_datetime(properties["datetime"])  # Or the end of it all would fail.
             times = sorted([*self._times, properties["datetime"]])
             self._times = [times[0], times[-1]]
         for values, name in (

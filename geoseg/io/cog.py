@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -112,8 +113,10 @@ def _overviews(
     nodata: int,
 ) -> Iterator[list[Part]]:
     """Make overviews in the work folder for as long as the block lasts."""
+    # A task of a run that has ended may go on and make the same.
+    token = secrets.token_hex(4)
     overviews = [
-        Part(work / f"overview-{name}-{level}.tif", Window(0, 0, *shape))
+        Part(work / f"overview-{name}-{level}-{token}.tif", Window(0, 0, *shape))
         for level, shape in enumerate(shapes)
     ]
     try:

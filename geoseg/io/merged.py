@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyogrio
 import pyproj
 import shapely
+from pyproj.exceptions import ProjError
 from shapely.errors import GEOSException
 
 from geoseg.errors import FileOutputError, SceneError
@@ -105,7 +106,7 @@ class _Rows:
                 for batch in _read(scene, self._crs):
                     self.count += len(batch)
                     yield batch
-            except (*FAILURES, ValueError, KeyError, GEOSException) as error:
+            except (*FAILURES, ValueError, KeyError, GEOSException, ProjError) as error:
                 reason = " ".join(str(error).split())
                 self.failure = SceneError(
                     f"polygons of {scene.scene_id} cannot be merged: {reason}; remove "

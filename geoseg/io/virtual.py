@@ -130,7 +130,7 @@ def _add_raster(band: ET.Element, raster: Placed, whole: Grid, folder: Path) -> 
     # Not simple: its nodata must not hide what another raster has there.
     source = ET.SubElement(band, "ComplexSource")
     name = ET.SubElement(source, "SourceFilename", relativeToVRT="1")
-    name.text = os.path.relpath(raster.path, folder)
+    name.text = os.path.relpath(raster.path.resolve(), folder.resolve())
     ET.SubElement(source, "SourceBand").text = "1"
     # GDAL would otherwise open all files at once to learn this.
     ET.SubElement(

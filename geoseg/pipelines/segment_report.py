@@ -216,6 +216,11 @@ class RunLog(Listener):
     def tiles_done(self, scene_id: str, tiles: int) -> None:
         """Count tiles; the first report of a scene tells what was found."""
         scene = self._scenes[scene_id]
+        if tiles < 0:  # It is begun again, later.
+            self._begun.pop(scene_id, None)
+            scene.state, scene.tiles_done, scene.tiles_found = "waiting", 0, 0
+            self._listener.tiles_done(scene_id, tiles)
+            return
         if scene_id not in self._begun:
             self._begun[scene_id] = monotonic()
             scene.started = _now()

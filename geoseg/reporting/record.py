@@ -91,7 +91,7 @@ class RunRecord:
     started: str | None = None
     """When it started, ISO 8601, UTC."""
     work_started: str | None = None
-    """When the first scene was begun: all were planned, workers were there."""
+    """When the first scene was begun."""
     renewed: str | None = None
     """When this record was written."""
     ended: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from geoseg import __version__
-from geoseg.cli.main import main
+from geoseg.cli.main import _ended_by_signals, main
 from geoseg.cli.options import VERBOSITY, set_up_messages, stderr
 from geoseg.errors import (
     ClusterError,
@@ -51,7 +52,7 @@ def test_help_loads_nothing_heavy() -> None:
     code = f"""
 import sys
 from click.testing import CliRunner
-from geoseg.cli.main import main
+from geoseg.cli.main import _ended_by_signals, main
 from geoseg.cli.options import VERBOSITY, set_up_messages, stderr
 for command in ([], *([name] for name in {COMMANDS!r})):
     assert CliRunner().invoke(main, [*command, "--help"]).exit_code == 0
@@ -175,6 +176,16 @@ def test_ctrl_c_is_told_from_what_it_breaks(monkeypatch: pytest.MonkeyPatch) -> 
     error.__context__ = KeyboardInterrupt()
     error.__cause__.__context__ = error  # a circle, as threads make them
     assert segment_raises(monkeypatch, error).exit_code == 130
+
+
+def test_a_run_under_nohup_outlives_its_terminal() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with _ended_by_signals():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            assert callable(signal.getsignal(signal.SIGTERM))
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_the_package_runs_as_a_module(tmp_path: Path) -> None:

@@ -120,3 +120,20 @@ def test_training_tells_its_loss(
 )
 def test_durations_read_as_clocks(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_a_scene_that_is_begun_again_takes_its_speed_back(
+    half_metre: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    running = RunProgress(SegmentConfig((), Path("out")), verbosity=-1)
+    running.planned("a", opened(half_metre, None), 600)
+    running.tiles_done("a", 500)
+    clock.now += 10
+    running.tiles_done("a", 10)
+    assert running.speed() == 1
+    running.tiles_done("a", -510)
+    assert running.speed() is None, "nothing that was predicted is left"
+    running.tiles_done("a", 505)
+    running.tiles_done("a", 20)
+    assert running.speed() == 2

@@ -104,6 +104,16 @@ def test_a_collection_spans_its_items(tmp_path: Path) -> None:
     assert found["summaries"]["geoseg:model_sha256"] == ["ab"]
 
 
+def test_an_item_that_somebody_broke_is_left_out_of_the_collection(
+    tmp_path: Path,
+) -> None:
+    whole, broken = item(tmp_path, "a", grid()), item(tmp_path, "b", grid())
+    broken["properties"]["datetime"] = "soon"
+    found = collection(tmp_path, broken, whole)
+    items = [link["href"] for link in found["links"] if link["rel"] == "item"]
+    assert items == ["./a/item.json"]
+
+
 def test_a_collection_of_nothing_or_over_the_date_line_is_valid(tmp_path: Path) -> None:
     empty = collection(tmp_path)
     assert empty["extent"]["spatial"]["bbox"] == [[-180, -90, 180, 90]]
