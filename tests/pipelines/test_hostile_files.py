@@ -36,7 +36,7 @@ def alive() -> tuple[int, int]:
 def test_each_is_named_with_its_reason_or_whole_and_no_worker_dies(
     tmp_path: Path, shared_data: Path
 ) -> None:
-    archive = shared_data / "hostile-tiff"
+    archive = (shared_data / "hostile-tiff").resolve()
     files = sorted(archive.rglob("*.tif"))
     assert len(files) > 200
     out = tmp_path / "out"
