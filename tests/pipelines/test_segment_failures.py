@@ -126,6 +126,8 @@ def small_worker(
     """Scheduler of one worker that may take 1.5 GB."""
     # Give up after the first death; the default of three only takes longer.
     monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "0")
+    # Whatever the environment says: what ended the worker is read in its log.
+    monkeypatch.setenv("DASK_LOGGING__DISTRIBUTED", "warning")
     dask, address = [sys.executable, "-m", "dask"], "tcp://127.0.0.1:18786"
     start = ["scheduler", "--no-dashboard", "--host", "127.0.0.1", "--port", "18786"]
     worker = ["worker", address, "--no-dashboard", "--nthreads", "2", "--nworkers", "1"]
@@ -158,3 +160,5 @@ def test_a_scene_that_takes_all_memory_fails_and_the_others_are_finished(
     assert failure.scene_id == "b"
     assert "probably out of memory; use fewer workers" in failure.reason
     assert LOST not in failure.reason
+    log = (tmp_path / "log").read_text()
+    assert "exceeded 95% memory budget" in log
