@@ -40,12 +40,14 @@ from geoseg.types import NODATA, BlendSpace
 Pixels = npt.NDArray[np.uint8]
 
 TILE, STRIDE = 720, 624
+SIDES = {14: (728, 630)}
+"""Tile and stride where the usual ones are no multiple of the factor."""
 GOALS = (
     ("numpy", "ours", 18.0),
     ("numpy-labels", "ours-labels", None),
     ("sketch-labels", "ours-labels", 1.0),
 )
-FACTORS = (1, 2, 8, 16)
+FACTORS = (1, 2, 8, 14, 16)
 CLASSES = (2, 16, 64, 254)
 MOST_COST = 2.0
 """Of a logit at another factor or number of classes, over one of 7 classes at 4."""
@@ -67,14 +69,15 @@ class Case:
     @cached_property
     def grid(self) -> TileGrid:
         """Where the tiles lie; the last ones are not pulled inward."""
-        height, width = (TILE + (n - 1) * STRIDE for n in (self.rows, self.cols))
-        return TileGrid(height, width, TILE, STRIDE)
+        tile, stride = SIDES.get(self.factor, (TILE, STRIDE))
+        height, width = (tile + (n - 1) * stride for n in (self.rows, self.cols))
+        return TileGrid(height, width, tile, stride)
 
     @cached_property
     def tiles(self) -> dict[tuple[int, int], npt.NDArray[np.float16]]:
         """Smooth logits with noise, as a model's are."""
         rng = np.random.default_rng(0)
-        side = TILE // self.factor
+        side = self.grid.tile_size // self.factor
         tiles = {}
         for place in itertools.product(range(self.rows), range(self.cols)):
             coarse = torch.from_numpy(rng.normal(0, 4, (1, self.num_classes, 9, 9)))
@@ -130,9 +133,9 @@ def numpy_naive(case: Case, *, confidence: bool = True) -> tuple[Pixels, Pixels 
     mask = np.where(case.keep, total.argmax(axis=0).astype(np.uint8), NODATA)
     if not confidence:
         return mask, None
-    exponentials = np.exp(total - total.max(axis=0))
-    softmax = exponentials / exponentials.sum(axis=0)
-    percent = np.rint(100 * softmax.max(axis=0)).astype(np.uint8)
+    # The largest softmax: its own exponential is 1.
+    sums = np.exp(total - total.max(axis=0)).sum(axis=0)
+    percent = np.rint(100 / sums).astype(np.uint8)
     return mask, np.where(case.keep, percent, NODATA)
 
 
