@@ -7,7 +7,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from distributed import as_completed
@@ -16,7 +16,8 @@ from distributed.scheduler import KilledWorker
 from geoseg.cluster import LOST, RESOURCE, WorkerCount
 from geoseg.errors import ClusterError
 from geoseg.finish import SceneResult
-from geoseg.graph import SceneJob, find_part, last_uses
+from geoseg.graph import SceneJob
+from geoseg.scene_run import SceneRun
 from geoseg.stopping import Stop
 from geoseg.tasks import (
     TaskFailure,
@@ -34,6 +35,10 @@ TRIES = 3
 MOST_TASKS = 800
 """Tasks in flight, at most, whatever the number of workers: with the logits that wait
 for a neighbour, the scheduler knows fewer than 1,000."""
+
+LOOK_UP = 1.0
+"""Seconds of looking for work, whole scenes and parts of earlier runs, after which the
+stream sees to what else has happened: a stop, lost workers, results."""
 
 GRACE = 25.0
 """Seconds for parts in hand once a run is asked to stop; systems that end jobs kill
@@ -58,35 +63,6 @@ Stopping = Callable[[int], None]
 """Called once with the parts that are still finished when a run is asked to stop."""
 
 
-@dataclass
-class _SceneRun:
-    """What the client knows of a scene in flight."""
-
-    job: SceneJob
-    done: set[int] = field(default_factory=set)
-    predictions: dict[int, Any] = field(default_factory=dict)
-    waiting: dict[str, Any] = field(default_factory=dict)
-    next_band: int = 0
-    wanted: set[int] = field(default_factory=set)
-    last_use: dict[int, int] = field(default_factory=dict)
-    tiles_done: int = 0
-
-    def resume(self) -> int:
-        """Find the parts of an earlier run; return the tiles that need no work."""
-        for band in self.job.parts:
-            if find_part(self.job, band.index) is not None:
-                self.done.add(band.index)
-        missing = [b for b in self.job.parts if b.index not in self.done]
-        self.wanted = {need for band in missing for need in band.needs}
-        self.last_use = last_uses(self.job)
-        bands = self.job.bands
-        return sum(len(b) for b in bands if b.index not in self.wanted)
-
-    @property
-    def submitted(self) -> bool:
-        return self.next_band == len(self.job.bands)
-
-
 class SceneStream:
     """Runs jobs on a client; yields each scene's result as it is finished.
 
@@ -96,7 +72,8 @@ class SceneStream:
     Args:
         client: A `distributed.Client` whose workers have the model.
         plugin: Name of the plugin that holds it.
-        jobs: Scenes, in the order in which they are started.
+        jobs: Scenes, in the order in which they are started; None for each moment that
+            gave none, so that a stop is seen while there are thousands of these.
         tiles_done: Told of progress.
         stop: Whether the run was asked to end; None: nobody can ask.
         stopping: Told then of the parts in hand.
@@ -109,7 +86,7 @@ class SceneStream:
         self,
         client: Any,  # noqa: ANN401 (distributed is untyped)
         plugin: str,
-        jobs: Iterator[SceneJob],
+        jobs: Iterator[SceneJob | None],
         tiles_done: TilesDone,
         *,
         stop: Stop | None = None,
@@ -125,8 +102,9 @@ class SceneStream:
         self._in_flight = in_flight
         self._workers = WorkerCount(client, plugin, timeout)
         self._queue = as_completed(loop=client.loop, with_results=False)
-        self._tasks: dict[str, tuple[_SceneRun, str, int]] = {}
-        self._filling: _SceneRun | None = None
+        self._tasks: dict[str, tuple[SceneRun, str, int]] = {}
+        self._filling: SceneRun | None = None
+        self._jobs_left = True
         self._suspects: deque[SceneJob] = deque()
         self._one_by_one = False
         self._submitted = 0
@@ -143,9 +121,10 @@ class SceneStream:
             ClusterError: The scheduler or the last worker is gone.
         """
         self._fill()
-        while self._tasks and not self._stop.asked:
+        while (self._tasks or self._has_work()) and not self._stop.asked:
             yield from self._next_outcome()
-            self._fill()
+            if not self._queue.has_ready():
+                self._fill()
         if self._stop.asked:
             yield from self._finish_parts_in_hand()
             self._stop.end()
@@ -159,8 +138,9 @@ class SceneStream:
             if self._client.status != "running":
                 raise ClusterError(LOST)  # Asking it anything would wait for 30 s.
             self._workers.count()
-            with self._queue.thread_condition:
-                self._queue.thread_condition.wait(timeout=0.1)
+            if self._stop.asked or not self._wants_work():
+                with self._queue.thread_condition:
+                    self._queue.thread_condition.wait(timeout=0.1)
             return
         future = next(self._queue)
         entry = self._tasks.pop(future.key, None)
@@ -221,33 +201,53 @@ class SceneStream:
             return self._in_flight
         return min(MOST_TASKS, 4 * max(1, self._workers.count()) + 4)
 
+    def _has_work(self) -> bool:
+        """Whether there is something that may be begun or submitted now."""
+        if self._jobs_left or not (self._filling is None or self._filling.submitted):
+            return True
+        return bool(self._suspects) and not self._tasks
+
+    def _wants_work(self) -> bool:
+        return len(self._tasks) < self._limit() and self._has_work()
+
     def _fill(self) -> None:
-        """Submit bands until enough are in flight or no job is left."""
-        while len(self._tasks) < self._limit() and not self._stop.asked:
-            if self._filling is None or self._filling.submitted:
+        """Submit bands until enough are in flight, none is left, or time is up."""
+        until = time.monotonic() + LOOK_UP
+        while self._wants_work() and not self._stop.asked:
+            run = self._filling
+            if run is None or run.submitted:
                 job = self._next_job()
-                if job is None:
-                    return
-                self._filling = _SceneRun(job)
-                self._progress(self._filling, self._filling.resume())
-                if not self._filling.wanted:
-                    self._filling.next_band = len(job.bands)
-                    self._finish(self._filling)
-                    continue
-            self._submit_band(self._filling)
+                self._filling = None if job is None else SceneRun(job)
+            elif run.resumed:
+                self._submit_band(run)
+            else:
+                self._resume(run)
+            if time.monotonic() > until:
+                return
 
     def _next_job(self) -> SceneJob | None:
-        job = next(self._jobs, None)
-        if job is None and self._suspects and not self._tasks:
+        if not self._jobs_left:
             self._one_by_one = True
-            job = self._suspects.popleft()
-        return job
+            return self._suspects.popleft()
+        try:
+            return next(self._jobs)
+        except StopIteration:
+            self._jobs_left = False
+            return None
 
-    def _progress(self, run: _SceneRun, tiles: int) -> None:
+    def _resume(self, run: SceneRun) -> None:
+        run.resume()
+        if run.resumed:
+            self._progress(run, run.tiles_found())
+            if not run.wanted:
+                run.next_band = len(run.job.bands)
+                self._finish(run)
+
+    def _progress(self, run: SceneRun, tiles: int) -> None:
         run.tiles_done += tiles
         self._tiles_done(run.job.scene_id, tiles)
 
-    def _submit_band(self, run: _SceneRun) -> None:
+    def _submit_band(self, run: SceneRun) -> None:
         job, index = run.job, run.next_band
         band = job.bands[index]
         run.next_band += 1
@@ -282,7 +282,7 @@ class SceneStream:
             # The scheduler keeps it for the tasks that depend on it, and no longer.
             del run.predictions[done]
 
-    def _finish(self, run: _SceneRun) -> None:
+    def _finish(self, run: SceneRun) -> None:
         self._submit(
             run,
             "finish",
@@ -295,7 +295,7 @@ class SceneStream:
 
     def _submit(
         self,
-        run: _SceneRun,
+        run: SceneRun,
         kind: str,
         index: int,
         function: Callable[..., object],
@@ -321,7 +321,7 @@ class SceneStream:
     def _handle(
         self,
         future: Any,  # noqa: ANN401
-        run: _SceneRun,
+        run: SceneRun,
         kind: str,
         index: int,
     ) -> SceneResult | SceneFailure | None:
@@ -343,7 +343,7 @@ class SceneStream:
         result: SceneResult = value
         return result
 
-    def _done(self, run: _SceneRun, kind: str, index: int) -> None:
+    def _done(self, run: SceneRun, kind: str, index: int) -> None:
         if kind == "predict":
             self._progress(run, len(run.job.bands[index]))
             return
@@ -352,7 +352,7 @@ class SceneStream:
             self._finish(run)
 
     def _fail(
-        self, run: _SceneRun, error: BaseException | TaskFailure
+        self, run: SceneRun, error: BaseException | TaskFailure
     ) -> SceneFailure | None:
         """Forget the scene's other tasks; its finished parts stay for a later run."""
         if self._client.status != "running":

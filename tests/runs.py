@@ -58,12 +58,12 @@ class PlainRuns:
         self,
         cluster: ClusterConfig,
         model: PredictorConfig,
-        jobs: Iterator[SceneJob],
+        jobs: Iterator[SceneJob | None],
         listener: Listener,
     ) -> Iterator[SceneResult | SceneFailure]:
         """Stand for `geoseg.pipelines.segment_run._outcomes`."""
         predictor = None
-        for job in jobs:
+        for job in filter(None, jobs):
             predictor = predictor or Predictor.load(model)
             yield self._scene(job, predictor, listener)
 

@@ -43,6 +43,7 @@ LAYERS = {
     "admission": 4,
     "stopping": 4,
     "tasks": 4,
+    "scene_run": 4,
     "stream": 4,
     "archive": 5,
     "discovery": 5,

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from distributed import Client, LocalCluster
@@ -21,10 +22,10 @@ from running import (
 )
 from stubs import clear_log, logged_tiles, save_stub
 
-from geoseg import stream
+from geoseg import scene_run, stream
 from geoseg.cluster import ModelPlugin, plugin_name
 from geoseg.finish import SceneResult
-from geoseg.graph import SceneJob, find_part
+from geoseg.graph import PartRecord, SceneJob, find_part
 from geoseg.stopping import Stop, stoppable
 from geoseg.stream import SceneStream
 
@@ -56,11 +57,11 @@ class Run:
         client.register_plugin(ModelPlugin(self.predictor))
         [self.job] = plan_jobs(config)
 
-    def stream(self, **options: object) -> SceneStream:
-        jobs: Iterator[SceneJob] = iter([self.job])
+    def stream(self, **options: Any) -> SceneStream:  # noqa: ANN401 (its own)
+        jobs = options.pop("jobs", iter([self.job]))
         name = plugin_name(self.predictor)
         tiles_done = options.pop("tiles_done", lambda *_: None)
-        return SceneStream(self.client, name, jobs, tiles_done, **options)  # type: ignore[arg-type]
+        return SceneStream(self.client, name, jobs, tiles_done, **options)
 
     def parts(self) -> int:
         return sum(find_part(self.job, b.index) is not None for b in self.job.parts)
@@ -119,6 +120,42 @@ def test_what_takes_longer_than_the_grace_is_given_up(
         list(running)
     assert announced
     assert run.parts() < 3
+
+
+def test_a_stop_is_seen_while_scenes_need_no_work(
+    client: Client, tmp_path: Path
+) -> None:
+    run, stop = Run(client, tmp_path), Stop()
+    seen: list[int] = []
+
+    def whole() -> Iterator[SceneJob | None]:
+        for number in range(1000):
+            seen.append(number)
+            if number == 2:
+                stop.ask(interrupt)
+            yield None
+
+    with pytest.raises(KeyboardInterrupt):
+        list(run.stream(stop=stop, jobs=whole()))
+    assert seen == [0, 1, 2]
+
+
+def test_a_stop_is_seen_while_parts_are_looked_for(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, stop = Run(client, tmp_path), Stop()
+    looked: list[int] = []
+
+    def found(job: SceneJob, index: int) -> PartRecord | None:
+        looked.append(index)
+        stop.ask(interrupt)
+        return find_part(job, index)
+
+    monkeypatch.setattr(scene_run, "find_part", found)
+    assert len(run.job.parts) > 1
+    with pytest.raises(KeyboardInterrupt):
+        list(run.stream(stop=stop))
+    assert looked == [0]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

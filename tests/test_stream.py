@@ -334,6 +334,34 @@ def test_a_run_ends_when_all_workers_are_gone_and_keeps_its_parts(
     assert any(find_part(job, band.index) for band in job.parts)
 
 
+@pytest.mark.parametrize(
+    ("lost", "told"),
+    [("scheduler", "connection to the scheduler"), ("workers", "all workers are gone")],
+)
+def test_a_lost_cluster_is_noticed_while_scenes_need_no_work(
+    lost: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geoseg.stream.LOOK_UP", 0.0)
+    with (
+        LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+
+        def whole() -> Iterator[None]:
+            yield None
+            if lost == "scheduler":
+                client.close()
+            yield from [None] * 10_000
+            raise AssertionError("nobody looked up")
+
+        timeout = 0.0 if lost == "workers" else 30.0
+        running = SceneStream(
+            client, "plugin", whole(), lambda *_: None, timeout=timeout
+        )
+        with pytest.raises(ClusterError, match=told):
+            list(running)
+
+
 def test_a_run_ends_when_no_worker_has_the_model(tmp_path: Path) -> None:
     [scene] = images(tmp_path, 1)
     model = save_stub(tmp_path / "model")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -35,28 +36,31 @@ def run_plan(plan: Plan, files: Sequence[SceneFile], log: RunLog) -> None:
     """
     config = plan.config
     log.found(len(files))
-    jobs = _left(plan.scenes(files), log, config.output.on_error)
-    try:
-        for outcome in _outcomes(config.cluster, plan.model, jobs, log):
-            _enter(outcome, log, config.output.on_error)
-    except _FirstFailure:
-        pass  # The report tells of it.
+    with closing(plan.scenes(files)) as planned:
+        jobs = _left(planned, log, config.output.on_error)
+        try:
+            for outcome in _outcomes(config.cluster, plan.model, jobs, log):
+                _enter(outcome, log, config.output.on_error)
+        except _FirstFailure:
+            pass  # The report tells of it.
 
 
 def _left(
-    planned: Iterable[SceneJob | SceneResult | SceneFailure],
+    planned: Iterable[SceneJob | SceneResult | SceneFailure | None],
     log: RunLog,
     on_error: OnError,
-) -> Iterator[SceneJob]:
-    """Take down what needs no work, and pass on what does."""
+) -> Iterator[SceneJob | None]:
+    """Take down what needs no work, and pass on what does; None in place of others."""
     for item in planned:
         if isinstance(item, SceneJob):
             log.ready(item)
             yield item
-        elif isinstance(item, SceneResult):
+            continue
+        if isinstance(item, SceneResult):
             log.reused(item)
-        else:
+        elif item is not None:
             _enter(item, log, on_error)
+        yield None
 
 
 def _enter(outcome: SceneResult | SceneFailure, log: RunLog, on_error: OnError) -> None:
@@ -68,13 +72,15 @@ def _enter(outcome: SceneResult | SceneFailure, log: RunLog, on_error: OnError) 
 def _outcomes(
     cluster: ClusterConfig,
     model: PredictorConfig,
-    jobs: Iterator[SceneJob],
+    jobs: Iterator[SceneJob | None],
     listener: Listener,
 ) -> Iterator[SceneResult | SceneFailure]:
     """Run jobs on a cluster; without any, none is started."""
     first, parts = list[SceneJob](), 0
     # As many as tell that all workers will have something to do.
     for job in jobs:
+        if job is None:
+            continue
         first.append(job)
         parts += len(job.parts)
         if parts >= (cluster.workers or CPU_COUNT):
@@ -85,7 +91,7 @@ def _outcomes(
         yield from SceneStream(
             client,
             plugin_name(model),
-            chain(first, jobs),
+            chain[SceneJob | None](first, jobs),
             listener.tiles_done,
             stop=stop,
             stopping=listener.stopping,

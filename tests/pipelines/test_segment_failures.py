@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from rasters import write_raster
 from running import configuration, fingerprint, segment_plainly, smooth_image
+from runs import plain_runs
 from stubs import save_stub
 
 from geoseg.cluster import LOST
@@ -81,6 +82,29 @@ def test_a_scene_that_cannot_be_opened_ends_it_before_there_is_a_cluster(
     sections = {"output": {"on_error": "fail"}}
     report = segment.run(configuration(archive, tmp_path / "out", model, sections))
     assert [failure.scene_id for failure in report.failures] == ["a", "b", "c"]
+
+
+def test_scenes_that_need_no_work_let_the_stream_look_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = plain_runs(tmp_path, monkeypatch)
+    runs.scene("b")
+    runs.scene("d", seed=1)
+    runs.run()
+    (tmp_path / "archive" / "a.tif").write_text("not a raster")
+    runs.scene("c", seed=2)
+    seen: list[str | None] = []
+    outcomes = runs.outcomes
+
+    def watched(cluster: Any, model: Any, jobs: Any, log: Any) -> Any:  # noqa: ANN401
+        planned = list(jobs)
+        seen.extend(job and job.scene_id for job in planned)
+        return outcomes(cluster, model, iter(planned), log)
+
+    monkeypatch.setattr(segment_run, "_outcomes", watched)
+    report = runs.run()
+    assert [failure.scene_id for failure in report.failures] == ["a"]
+    assert seen == [None, None, "c", None]
 
 
 @pytest.fixture
