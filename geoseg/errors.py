@@ -44,6 +44,10 @@ class SceneError(GeosegError):
     """One scene cannot be processed; the others go on. Exit code 1."""
 
 
+class SceneAccessError(SceneError):
+    """A disk or a network failed on a scene. That may pass: its task is tried again."""
+
+
 class RadiometryError(SceneError, ValueError):
     """A scene has a dtype or a number of bands that the model does not declare."""
 

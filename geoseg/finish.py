@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from geoseg._heap import peak_memory
-from geoseg.errors import FileOutputError, SceneError
+from geoseg.errors import FileOutputError
 from geoseg.generalizing import Generalization, generalize
 from geoseg.graph import (
     PartRecord,
@@ -23,6 +23,7 @@ from geoseg.io.atomic import remove_leftovers
 from geoseg.io.cog import write_cog
 from geoseg.io.location import shown
 from geoseg.io.mosaic import Part
+from geoseg.io.passing import access_error
 from geoseg.io.stac import SOURCE, write_item
 from geoseg.io.vector import write_segments
 from geoseg.layout import CLASSES, CONFIDENCE, ITEM, SCORES, SEGMENTS
@@ -90,11 +91,12 @@ def finish_scene(job: SceneJob, records: Sequence[PartRecord]) -> SceneResult:
         result = _result(job, records, summary)
         _write_item(job, out, grid, assets, result)
     except FileOutputError as error:
-        raise SceneError(f"the outputs of {job.scene_id}: {error}") from error
+        raise access_error(f"the outputs of {job.scene_id}: {error}", error) from error
     except OSError as error:
-        raise SceneError(
+        raise access_error(
             f"the outputs of {job.scene_id} cannot be written to {out}: {error}; free "
-            "some space or choose another -o"
+            "some space or choose another -o",
+            error,
         ) from error
     discard_parts(job.work)
     return result

@@ -24,12 +24,13 @@ import numpy.typing as npt
 from geoseg._heap import peak_memory
 from geoseg.blending import blend_classes
 from geoseg.counting import class_pixels
-from geoseg.errors import BlendingError, SceneError
+from geoseg.errors import BlendingError
 from geoseg.generalizing import Generalization
 from geoseg.grid import Window
 from geoseg.identity import check_unchanged
 from geoseg.io.ahead import PixelsAhead, kept_reader
 from geoseg.io.atomic import atomic_path
+from geoseg.io.passing import access_error
 from geoseg.io.raster import Scene
 from geoseg.io.scratch import write_scratch
 from geoseg.layout import CLASSES, CONFIDENCE, SCORES
@@ -214,9 +215,10 @@ def blend_band(job: SceneJob, index: int, bands: Sequence[BandLogits]) -> PartRe
     try:
         _write_part(job, band, mask, confidence, record)
     except OSError as error:
-        raise SceneError(
+        raise access_error(
             f"parts of {job.scene_id} cannot be written to {job.work}: "
-            f"{error.strerror or error}; free some space or choose another -o"
+            f"{error.strerror or error}; free some space or choose another -o",
+            error,
         ) from error
     return record
 
@@ -294,9 +296,10 @@ def _scene_with_area(job: SceneJob) -> Scene:
     try:
         return replace(job.scene, aoi=path.read_bytes())
     except OSError as error:
-        raise SceneError(
+        raise access_error(
             f"the area of interest of {job.scene_id} cannot be read from {path} "
-            f"({error.strerror}); put -o on a path that every worker sees"
+            f"({error.strerror}); put -o on a path that every worker sees",
+            error,
         ) from error
 
 

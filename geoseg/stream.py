@@ -20,6 +20,7 @@ from geoseg.graph import SceneJob
 from geoseg.scene_run import SceneRun
 from geoseg.stopping import Stop
 from geoseg.tasks import (
+    TRIES,
     TaskFailure,
     blend_task,
     finish_task,
@@ -28,9 +29,6 @@ from geoseg.tasks import (
 )
 
 logger = logging.getLogger(__name__)
-
-TRIES = 3
-"""Times that a task is tried before its scene fails."""
 
 MOST_TASKS = 800
 """Tasks in flight, at most, whatever the number of workers: with the logits that wait

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from itertools import islice
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -14,7 +15,12 @@ from distributed.scheduler import KilledWorker
 
 from geoseg._heap import return_memory
 from geoseg.cluster import worker_predictor
-from geoseg.errors import ClusterError, GeosegError, SceneError
+from geoseg.errors import (
+    ClusterError,
+    GeosegError,
+    SceneAccessError,
+    SceneError,
+)
 from geoseg.finish import SceneResult, finish_scene, read_result
 from geoseg.graph import (
     BandLogits,
@@ -26,8 +32,13 @@ from geoseg.graph import (
 )
 from geoseg.io.location import without_secrets
 
+logger = logging.getLogger(__name__)
+
 P = ParamSpec("P")
 Result = TypeVar("Result")
+
+TRIES = 3
+"""Times that a task is tried before its scene fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +49,11 @@ class TaskFailure:
     """One line for the report."""
 
 
-def _once(task: Callable[P, Result]) -> Callable[P, Result | TaskFailure]:
+def _settled(task: Callable[P, Result]) -> Callable[P, Result | TaskFailure]:
     """Turn our own errors, which come back whenever a task is repeated, into values.
+
+    Those of disks and networks may pass, so the task is tried again before. Not by the
+    scheduler, which would write all its arguments into the worker's log.
 
     What the task needed of memory is returned when it ends.
     """
@@ -47,7 +61,7 @@ def _once(task: Callable[P, Result]) -> Callable[P, Result | TaskFailure]:
     @wraps(task)
     def attempt(*args: P.args, **kwargs: P.kwargs) -> Result | TaskFailure:
         try:
-            return task(*args, **kwargs)
+            return _tried(partial(task, *args, **kwargs))
         except ClusterError:
             raise  # Another worker may do it.
         except GeosegError as error:
@@ -58,7 +72,16 @@ def _once(task: Callable[P, Result]) -> Callable[P, Result | TaskFailure]:
     return attempt
 
 
-@_once
+def _tried(task: Callable[[], Result]) -> Result:
+    for _ in range(TRIES - 1):
+        try:
+            return task()
+        except SceneAccessError as error:
+            logger.warning("%s; trying again", reason_of(error))
+    return task()
+
+
+@_settled
 def predict_task(job: SceneJob, index: int, plugin: str) -> BandLogits:
     """`predict_band` on a worker, with the worker's own model.
 
@@ -70,7 +93,7 @@ def predict_task(job: SceneJob, index: int, plugin: str) -> BandLogits:
     return predict_band(job, index, worker_predictor(plugin))
 
 
-@_once
+@_settled
 def blend_task(
     job: SceneJob, index: int, bands: Sequence[BandLogits | TaskFailure]
 ) -> PartRecord | TaskFailure:
@@ -86,7 +109,7 @@ def blend_task(
     return blend_band(job, index, logits)
 
 
-@_once
+@_settled
 def finish_task(job: SceneJob) -> SceneResult:
     """`finish_scene` on a worker; parts tell their records, which may be thousands.
 

@@ -2,6 +2,8 @@
 
     python range_server.py FOLDER LOG
 
+As many times as FOLDER/stumbles says, it fails where a range is asked for.
+
 It writes its port to standard output. GDAL opens files while it holds Python's lock, so
 that a server in a thread of the same process would never answer.
 """
@@ -26,6 +28,9 @@ class Handler(SimpleHTTPRequestHandler):
             self.send_error(404)
             return
         content, asked = path.read_bytes(), self.headers.get("Range")
+        if asked is not None and self._stumbles():
+            self.send_error(500)
+            return
         first, last = 0, len(content) - 1
         if asked is not None:
             low, high = asked.removeprefix("bytes=").split("-")
@@ -39,6 +44,13 @@ class Handler(SimpleHTTPRequestHandler):
         with Path(sys.argv[2]).open("a") as log:
             log.write(f"{last + 1 - first}\n")
         self.wfile.write(content[first : last + 1])
+
+    def _stumbles(self) -> bool:
+        left = Path(self.translate_path("/stumbles"))
+        count = int(left.read_text()) if left.is_file() else 0
+        if count:
+            left.write_text(str(count - 1))
+        return count > 0
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -13,11 +15,27 @@ from rasters import write_raster
 from running import load_predictor, plan_job, smooth_image
 from strategies import tile_grids
 from stubs import clear_log, logged_tiles, save_stub
+from web import serve
 
-from geoseg import tasks
-from geoseg.graph import BandLogits, SceneJob, find_part, part_path, run_scene
-from geoseg.tasks import blend_task, predict_task, uses
+from geoseg import graph, tasks
+from geoseg.graph import (
+    BandLogits,
+    PartRecord,
+    SceneJob,
+    find_part,
+    part_path,
+    predict_band,
+    run_scene,
+)
+from geoseg.io.scratch import write_scratch
+from geoseg.io.vsi import forget
+from geoseg.tasks import TaskFailure, blend_task, predict_task, uses
 from geoseg.tiling import TileGrid
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_stub(tmp_path_factory.mktemp("models") / "levels", kind="levels")
 
 
 @given(tile_grids(), st.integers(1, 9))
@@ -27,6 +45,92 @@ def test_a_band_is_used_by_all_parts_that_name_it(grid: TileGrid, tiles: int) ->
     for band in bands:
         named = [p.index for p in bands if p.finishes and band.index in p.needs]
         assert list(uses(job, band.index)) == named
+
+
+@pytest.mark.parametrize(
+    ("number", "failing", "tries", "made"),
+    [
+        (errno.EIO, 2, 3, True),
+        (errno.ESTALE, 3, 3, False),
+        (errno.ENOSPC, 1, 1, False),
+    ],
+)
+def test_a_disk_that_may_come_back_is_tried_three_times(
+    tmp_path: Path,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    failing: int,
+    tries: int,
+    made: bool,
+) -> None:
+    scene = write_raster(tmp_path / "scene.tif", smooth_image(60, 60))
+    job = plan_job(scene, tmp_path / "out", model)
+    logits = predict_band(job, 0, load_predictor(model))
+    tried: list[Path] = []
+
+    def write(path: Path, *args: Any, **options: Any) -> None:  # noqa: ANN401
+        if path.name.startswith(".part-000000.classes"):
+            tried.append(path)
+            if len(tried) <= failing:
+                raise OSError(number, os.strerror(number), str(path))
+        write_scratch(path, *args, **options)
+
+    monkeypatch.setattr(graph, "write_scratch", write)
+    outcome = blend_task(job, 0, [logits])
+    assert len(tried) == tries
+    assert isinstance(outcome, PartRecord if made else TaskFailure)
+    if isinstance(outcome, TaskFailure):
+        assert os.strerror(number) in outcome.reason
+
+
+def test_a_scene_that_is_another_one_is_tried_once(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = write_raster(tmp_path / "scene.tif", smooth_image(60, 60))
+    job, predictor = plan_job(scene, tmp_path / "out", model), load_predictor(model)
+    os.utime(scene, (9, 9))
+    tried: list[int] = []
+
+    def predict(job: SceneJob, index: int, _: object) -> BandLogits:
+        tried.append(index)
+        return predict_band(job, index, predictor)
+
+    monkeypatch.setattr(tasks, "predict_band", predict)
+    monkeypatch.setattr(tasks, "worker_predictor", lambda _: predictor)
+    outcome = predict_task(job, 0, "plugin")
+    assert isinstance(outcome, TaskFailure)
+    assert "changed while it was read" in outcome.reason
+    assert tried == [0]
+
+
+@pytest.mark.parametrize(
+    ("stumbles", "again", "made"), [(1, {1, 2}, BandLogits), (99, {2}, TaskFailure)]
+)
+def test_a_server_that_fails_is_asked_three_times(
+    tmp_path: Path,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    stumbles: int,
+    again: set[int],  # GDAL asks more than once in a try.
+    made: type,
+) -> None:
+    monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "0")
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    write_raster(archive / "scene.tif", smooth_image(200, 200, sigma=0.5))
+    predictor = load_predictor(model)
+    monkeypatch.setattr(tasks, "worker_predictor", lambda _: predictor)
+    with serve(archive, tmp_path / "log") as web:
+        job = plan_job([f"{web.url}/scene.tif"], tmp_path / "out", model)
+        forget(job.scene.path)
+        (archive / "stumbles").write_text(str(stumbles))
+        outcome = predict_task(job, 0, "plugin")
+    warnings = [record.getMessage() for record in caplog.records]
+    assert all(text.endswith("; trying again") for text in warnings)
+    assert len(warnings) in again
+    assert isinstance(outcome, made)
 
 
 def test_what_is_on_disk_is_neither_predicted_nor_blended_again(

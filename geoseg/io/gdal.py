@@ -21,7 +21,7 @@ from rasterio.env import ensure_env_with_credentials
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
-from geoseg.errors import SceneError
+from geoseg.errors import SceneAccessError, SceneError
 from geoseg.io.location import REMOTE, is_remote, shown, suffix_of, without_secrets
 
 _OPTIONS = {
@@ -109,7 +109,8 @@ def scene_errors(path: str) -> Iterator[None]:
     """Turn what GDAL raises on a broken file into a SceneError that names it.
 
     Raises:
-        SceneError: The file is missing, truncated, corrupt or no raster.
+        SceneAccessError: The file is missing, truncated, corrupt or no raster; or its
+            disk or server failed, which GDAL tells in the same words.
     """
     try:
         yield
@@ -120,7 +121,9 @@ def scene_errors(path: str) -> Iterator[None]:
         if is_remote(path):
             hint = "check the address, the network and the credentials"
         told = without_secrets(reason)
-        raise SceneError(f"{shown(path)} cannot be read: {told}; {hint}") from error
+        raise SceneAccessError(
+            f"{shown(path)} cannot be read: {told}; {hint}"
+        ) from error
 
 
 @contextmanager

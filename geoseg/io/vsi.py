@@ -15,7 +15,7 @@ from typing import Any
 
 import rasterio._base
 
-from geoseg.errors import SceneError
+from geoseg.errors import SceneAccessError, SceneError
 from geoseg.io.gdal import gdal_env
 from geoseg.io.location import REMOTE, is_remote, shown, without_secrets
 
@@ -150,7 +150,7 @@ def _unreadable(name: str) -> SceneError:
     hint = "check the path"
     if is_remote(name):
         hint = "check the address, the network and the credentials"
-    return SceneError(
+    return SceneAccessError(
         f"{shown(name)} cannot be read ({without_secrets(reason)}); {hint}"
     )
 
