@@ -53,6 +53,9 @@ PLAN = "plan.json"
 ROOT_FILE, VERSION_FILE, LOCK_FILE = "root", "version", "lock"
 """Files in it: root of the scene ids, version of geoseg, and who works there."""
 
+FINISHING = "finishing"
+"""Lock beside the parts of a scene, there while its outputs are written."""
+
 
 def parts_name(scene_id: str, key: str) -> str:
     """Name of the folder of a scene's parts: those of other settings are never met."""

@@ -31,6 +31,8 @@ from geoseg.graph import (
     predict_band,
 )
 from geoseg.io.location import without_secrets
+from geoseg.io.lock import in_turn
+from geoseg.layout import FINISHING, parts_prefix
 
 logger = logging.getLogger(__name__)
 
@@ -113,22 +115,37 @@ def blend_task(
 def finish_task(job: SceneJob) -> SceneResult:
     """`finish_scene` on a worker; parts tell their records, which may be thousands.
 
+    On a scheduler of the user's, a task of a run that was killed may go on. The next
+    run's waits for its end: each would delete what the other writes.
+
     Raises:
         SceneError: A part is not there, or outputs cannot be written.
     """
+    with in_turn(finishing_lock(job)):
+        return _finish(job)
+
+
+def finishing_lock(job: SceneJob) -> Path:
+    """Path of the lock on a scene's outputs, one for all settings."""
+    work = Path(job.work)
+    return work.with_name(f"{parts_prefix(job.scene_id)}{FINISHING}")
+
+
+def _finish(job: SceneJob) -> SceneResult:
     records = [find_part(job, band.index) for band in job.parts]
     found = [record for record in records if record is not None]
     if len(found) == len(records):
         try:
             return finish_scene(job, found)
         except GeosegError:
-            # On a scheduler of the user's, a task of a run that has just ended may go
-            # on: it takes the parts with it, and what it made is the same.
+            # On a disk without locks the other task may be done first: it takes the
+            # parts with it, and what it made is the same.
             made = read_result(Path(job.out), job.scene_id, job.key)
             if made is None:
                 raise
             return made
-    # The scheduler repeats a task whose worker was lost after the last rename.
+    # The scheduler repeats a task whose worker was lost after the last rename; and the
+    # run that was killed may have come to its end.
     result = read_result(Path(job.out), job.scene_id, job.key)
     if result is None:
         raise SceneError(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,7 @@ from running import (
 )
 from stubs import save_stub
 
-from geoseg import finish
+from geoseg import finish, tasks
 from geoseg.errors import SceneError
 from geoseg.finish import SceneResult, finish_scene, read_result
 from geoseg.graph import SceneJob, part_path, run_scene
@@ -233,9 +236,41 @@ def test_only_a_whole_scene_of_the_same_key_has_a_result(
         assert read_result(folder, job.scene_id, job.key) is None
 
 
+def test_two_tasks_that_finish_a_scene_take_turns(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = write_raster(tmp_path / "s.tif", smooth_image(70, 70))
+    job = plan_job(scene, tmp_path / "out", model)
+    run_scene(job, load_predictor(model))
+    write_polygons = finish._write_polygons
+    begun, go_on = [threading.Event(), threading.Event()], threading.Event()
+
+    def held(*arguments: Any) -> Any:  # noqa: ANN401 (of what it stands for)
+        first = not begun[0].is_set()
+        begun[0 if first else 1].set()
+        if first:
+            assert go_on.wait(60)
+        return write_polygons(*arguments)
+
+    monkeypatch.setattr(finish, "_write_polygons", held)
+    with ThreadPoolExecutor(2) as threads:
+        outlived = threads.submit(finish_task, job)
+        assert begun[0].wait(60)
+        of_the_next_run = threads.submit(finish_task, job)
+        assert not begun[1].wait(0.5)
+        go_on.set()
+        result = outlived.result(60)
+        assert of_the_next_run.result(60) == result
+    assert isinstance(result, SceneResult)
+    assert not begun[1].is_set()
+    assert not list(Path(job.work).parent.iterdir())
+
+
 def test_a_task_that_outlived_its_run_does_not_fail_the_scene_of_the_next(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The two take turns where files can be locked.
+    monkeypatch.setattr(tasks, "in_turn", nullcontext)
     scene = write_raster(tmp_path / "s.tif", smooth_image(70, 70))
     job = plan_job(scene, tmp_path / "out", model)
     run_scene(job, load_predictor(model))

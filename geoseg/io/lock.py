@@ -1,9 +1,10 @@
-"""A folder for one process at a time."""
+"""A folder for one process at a time, and work that only one may do at a time."""
 
 from __future__ import annotations
 
 import fcntl
 import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,53 @@ def exclusive(path: Path, folder: Path) -> Iterator[None]:
                     "another -o"
                 )
         yield
+
+
+@contextmanager
+def in_turn(path: Path) -> Iterator[None]:
+    """Wait for a lock file, hold it, and delete it in the end.
+
+    The system lets go of it however the process ends. Threads of a process wait for
+    each other, too. On a disk without locks nobody waits.
+
+    Args:
+        path: The lock file, made when missing.
+    """
+    file = _next_turn(path)
+    try:
+        yield
+    finally:
+        if file is not None:
+            # Before others have it: they see that it is gone, and make a new one.
+            path.unlink(missing_ok=True)
+            file.close()
+
+
+def _next_turn(path: Path) -> IO[str] | None:
+    """Return a lock file that is held, open; None where files cannot be locked."""
+    while True:
+        try:
+            # For writing: NFS gives nobody else a file to himself.
+            file = path.open("a")
+        except OSError as error:
+            logger.debug("no lock can be made at %s: %s", path, error)
+            return None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if _is_at(file, path):
+                return file
+        except OSError as error:
+            logger.debug("%s cannot be locked: %s", path, error)
+            file.close()
+            return None
+        file.close()  # Who had it before has deleted it.
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def is_held(path: Path) -> bool | None:
