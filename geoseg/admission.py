@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -71,9 +72,41 @@ def _native() -> bool:
     return LIBRARY.loaded
 
 
-def refusals(client: Any) -> list[str]:  # noqa: ANN401 (distributed is untyped)
-    """Why workers of a cluster were refused, the latest last."""
-    return [str(reason) for _, reason in client.get_events(REFUSALS)]
+def refusal(plugin: str, worker: str, reason: object) -> dict[str, str]:
+    """Event that tells of a refused worker.
+
+    Args:
+        plugin: Name of the plugin that it did not get.
+        worker: Its address.
+        reason: One line.
+    """
+    return {"plugin": plugin, "worker": worker, "reason": str(reason)}
+
+
+def refusals(
+    client: Any,  # noqa: ANN401 (distributed is untyped)
+    plugin: str,
+    workers: Collection[str],
+) -> list[str]:
+    """Why workers of a cluster were refused, the latest last.
+
+    A scheduler that runs for long keeps what earlier runs were told.
+
+    Args:
+        client: Connected to the cluster.
+        plugin: Name of the plugin that the run asks for.
+        workers: Addresses of those that are there and do not have it. Each was looked
+            at when the run began, or when it joined: what it was told last is of today.
+    """
+    found = dict[str, str]()
+    for _, event in client.get_events(REFUSALS):
+        if not isinstance(event, dict):
+            continue  # from a worker with an older geoseg
+        worker = event["worker"]
+        if event["plugin"] == plugin and worker in workers:
+            found.pop(worker, None)  # To be the last.
+            found[worker] = event["reason"]
+    return list(found.values())
 
 
 def explain_refusal(client: Any, error: Exception) -> ClusterError:  # noqa: ANN401

@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any
 from distributed import WorkerPlugin, get_worker
 from distributed.protocol.pickle import dumps
 
-from geoseg.admission import REFUSALS, Requirements, explain_refusal, refusals
+from geoseg.admission import (
+    REFUSALS,
+    Requirements,
+    explain_refusal,
+    refusal,
+    refusals,
+)
 from geoseg.clusters.opening import open_cluster
 from geoseg.errors import ClusterError
 
@@ -63,7 +69,7 @@ class ModelPlugin(WorkerPlugin):
             await asyncio.to_thread(self.wanted.check, worker.address)
         except ClusterError as error:
             # Nobody waits for the answer of a worker that joins late.
-            worker.log_event(REFUSALS, str(error))
+            worker.log_event(REFUSALS, refusal(self.name, worker.address, error))
             raise
         self._lock = threading.Lock()
         self._predictor: Predictor | None = None
@@ -160,6 +166,10 @@ def connect(config: ClusterConfig, model: PredictorConfig, parts: int) -> Iterat
 def give_model(client: Any, model: PredictorConfig) -> None:  # noqa: ANN401
     """Give all workers of a cluster the model, those that join later too.
 
+    A scheduler that has it from an earlier run hands it out no more. Workers that were
+    refused then, because they had joined late, are looked at again: the reason may have
+    gone. Those that are still of no use get no work.
+
     Raises:
         ClusterError: A worker that is there has another geoseg, or other weights.
     """
@@ -167,11 +177,25 @@ def give_model(client: Any, model: PredictorConfig) -> None:  # noqa: ANN401
     try:
         client.register_plugin(plugin)
     except Exception as error:  # Whatever importing geoseg on a worker raises.
-        refusal = explain_refusal(client, error)
+        why = explain_refusal(client, error)
         # Or the scheduler would take the next call's for the same, and say nothing.
         with suppress(KeyError):  # from a worker that did not even unpack it
             client.unregister_worker_plugin(plugin.name)
-        raise refusal from error
+        raise why from error
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    without = _without(plugin.name, workers)
+    if without:
+        client.run(_admit, plugin, workers=without, on_error="return")
+
+
+async def _admit(plugin: ModelPlugin, dask_worker: Any) -> None:  # noqa: ANN401
+    """Run by a worker: take a plugin, or be refused once more."""
+    await dask_worker.plugin_add(plugin, plugin.name)
+
+
+def _without(plugin: str, workers: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Addresses of workers that do not offer a plugin's model."""
+    return [a for a, worker in workers.items() if plugin not in worker["resources"]]
 
 
 class WorkerCount:
@@ -196,39 +220,41 @@ class WorkerCount:
             return self._number
         self._asked = now
         try:
-            workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+            workers = self._client.scheduler_info(n_workers=-1)["workers"]
         except OSError as error:
             raise ClusterError(LOST) from error
-        offering = [w for w in workers if self._plugin in w["resources"]]
+        without = _without(self._plugin, workers)
+        offering = [worker for a, worker in workers.items() if a not in without]
         self._number = sum(map(_is_of_use, offering))
-        if len(offering) < len(workers):
-            self._tell_refusals()
+        if without:
+            self._tell_refusals(without)
         if self._number:
             self._seen = now
         elif now - self._seen > self._timeout:
             raise ClusterError(
-                f"{self._why(len(workers), len(offering))}; finished parts are kept, "
-                "the same call goes on"
+                f"{self._why(without, bool(offering))}; finished parts are kept, the "
+                "same call goes on"
             )
         return self._number
 
-    def _tell_refusals(self) -> None:
+    def _tell_refusals(self, without: list[str]) -> None:
         """Warn of workers that joined late and do nothing, each time once."""
-        for reason in refusals(self._client):
+        for reason in refusals(self._client, self._plugin, without):
             if reason not in self._told:
                 self._told.add(reason)
                 logger.warning("%s; it gets no work", reason)
 
-    def _why(self, workers: int, offering: int) -> str:
-        if not workers:
-            return "all workers are gone"
+    def _why(self, without: list[str], offering: bool) -> str:
         if offering:
             return (
                 "all workers are paused, as they are short of memory; start them with "
                 "a higher --memory-limit"
             )
+        if not without:
+            return "all workers are gone"
         address = self._client.scheduler.address
-        why = refusals(self._client)[-1:] or ["start them again, with geoseg installed"]
+        told = refusals(self._client, self._plugin, without)
+        why = told[-1:] or ["start them again, with geoseg installed"]
         return f"no worker of --scheduler {address} has the model: {why[0]}"
 
 

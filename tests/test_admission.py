@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -18,8 +19,8 @@ from running import configuration, plan_jobs, predictor_config, smooth_image
 from stubs import save_stub
 
 from geoseg import __version__
-from geoseg.admission import Requirements
-from geoseg.cluster import RESOURCE, connect, give_model, plugin_name
+from geoseg.admission import REFUSALS, Requirements, refusal, refusals
+from geoseg.cluster import RESOURCE, WorkerCount, connect, give_model, plugin_name
 from geoseg.clusters.config import ClusterConfig
 from geoseg.errors import ClusterError
 from geoseg.finish import SceneResult
@@ -138,6 +139,58 @@ def test_a_late_worker_with_other_weights_gets_no_task_and_is_told_of(
     assert set(first.state.total_resources) == {RESOURCE, plugin_name(model)}
     [warning] = [r.getMessage() for r in caplog.records if "no work" in r.getMessage()]
     assert warning.startswith(f"worker {late.address} is of no use")
+
+
+def test_a_refused_worker_is_looked_at_again_by_the_next_run(
+    cluster: LocalCluster,
+    client: Client,
+    tmp_path: Path,
+    model: PredictorConfig,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    name, folder = plugin_name(model), Path(model.folder)
+    give_model(client, model)
+    [first] = cluster.workers.values()
+    folder.rename(tmp_path / "away")
+    cluster.scale(2)
+    client.wait_for_workers(2, timeout=30)
+    [late] = [worker for worker in cluster.workers.values() if worker is not first]
+
+    def told() -> list[str]:
+        caplog.clear()
+        assert WorkerCount(client, name, timeout=30).count() >= 1
+        return [record.getMessage() for record in caplog.records]
+
+    while not refusals(client, name, [late.address]):
+        time.sleep(0.02)
+    [warning] = told()
+    assert warning.startswith(f"worker {late.address} is of no use: {folder} is not")
+    save_stub(folder, num_classes=6)
+    give_model(client, model)
+    [warning] = told()
+    assert warning.startswith(f"worker {late.address} is of no use: {folder} has other")
+    assert late.state.total_resources == {}
+    shutil.rmtree(folder)
+    (tmp_path / "away").rename(folder)
+    give_model(client, model)
+    assert told() == []
+    assert set(late.state.total_resources) == {RESOURCE, name}
+    assert WorkerCount(client, name, timeout=30).count() == 2
+
+
+def test_refusals_of_other_runs_are_not_told(client: Client) -> None:
+    address, other = "tcp://10.0.0.1:1", "tcp://10.0.0.3:1"
+    for event in (
+        refusal("another plugin", address, "has other weights"),
+        refusal("plugin", "tcp://10.0.0.2:1", "is gone since"),
+        "what an older geoseg wrote",
+        refusal("plugin", address, "was of no use"),
+        refusal("plugin", other, "has another geoseg"),
+        refusal("plugin", address, "is of no use"),
+    ):
+        client.log_event(REFUSALS, event)
+    told = refusals(client, "plugin", [address, other])
+    assert told == ["has another geoseg", "is of no use"]
 
 
 def _load(name: str) -> None:
