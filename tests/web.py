@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,3 +46,20 @@ def stall() -> Iterator[str]:
     """Give the address of a server that takes connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@contextmanager
+def gather(count: int) -> Iterator[str]:
+    """Serve nothing, and say so only once so many have asked and wait."""
+
+    def answer() -> None:
+        waiting = [server.accept()[0] for _ in range(count)]
+        for connection in waiting:
+            connection.recv(4096)
+            connection.sendall(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n")
+            connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"

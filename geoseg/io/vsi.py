@@ -81,6 +81,22 @@ def read_bytes(name: str) -> bytes:
     return b"".join(read_chunks(name))
 
 
+def fetch_start(name: str) -> None:
+    """Let GDAL keep the start of a remote file, where its header is.
+
+    Unlike rasterio's own opening this may be done by several threads while others catch
+    warnings, which are those of the process. What fails is told when it is opened.
+    """
+    library = _library()
+    with gdal_env():
+        file = library.VSIFOpenL(_bytes(name), b"rb")
+        if file:
+            library.VSIFReadL(ctypes.create_string_buffer(1), 1, 1, file)
+            library.VSIFCloseL(file)
+        else:
+            forget(name)
+
+
 def list_folder(name: str) -> list[str]:
     """Return the names of all files below a folder of an object store, sorted.
 

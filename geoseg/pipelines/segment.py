@@ -23,7 +23,8 @@ from geoseg.pipelines.segment_inputs import (
     find_inputs,
     lay_out_sheets,
 )
-from geoseg.pipelines.segment_plan import Plan, check_options, unreachable_scenes
+from geoseg.pipelines.segment_plan import Plan, check_options
+from geoseg.pipelines.segment_remote import unreachable_scenes
 from geoseg.pipelines.segment_report import Listener, RunLog, RunReport
 from geoseg.pipelines.segment_run import run_plan
 from geoseg.tiling import default_stride

@@ -7,11 +7,8 @@ import logging
 import os
 import stat
 import warnings
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -24,16 +21,11 @@ from geoseg.finish import SceneResult
 from geoseg.graph import SceneJob, store_area
 from geoseg.identity import input_content, input_state
 from geoseg.inference import PredictorConfig
-from geoseg.io.location import (
-    is_remote,
-    is_virtual,
-    shown,
-    tree_parts,
-    without_secrets,
-)
+from geoseg.io.location import is_remote, is_virtual, shown, tree_parts
 from geoseg.io.raster import Scene, open_scene
-from geoseg.io.vsi import renew
+from geoseg.io.vsi import fetch_start
 from geoseg.ops import LIBRARY
+from geoseg.pipelines.segment_remote import looked_at, one_line
 from geoseg.pipelines.vectorize_classes import excluded_ids
 from geoseg.stream import SceneFailure
 from geoseg.tiling import TileGrid, count_tiles
@@ -45,14 +37,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_REQUESTS = 16
-"""Servers that are asked at a time whether a scene is there."""
-
-_SILENCE = 16
-"""Requests that a server may leave unanswered before no more are made."""
-
 MOST_TILES = 5_000_000
 """Tiles of a scene, a square of over a million pixels: more is a mistake or hostile."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    """What tells a scene from another one of its name."""
+
+    state: str
+    """See `input_state`."""
+    known_by: str
+    """The same, or `input_content` where that is asked for."""
 
 
 class Plan:
@@ -87,25 +83,33 @@ class Plan:
 
     def scenes(
         self, files: Iterable[SceneFile]
-    ) -> Iterator[SceneJob | SceneResult | SceneFailure]:
-        """Open scenes one by one, as they are asked for: an archive may have thousands.
+    ) -> Iterator[SceneJob | SceneResult | SceneFailure | None]:
+        """Open scenes as they are asked for: an archive may have thousands.
+
+        Those of other machines are looked at some ahead. The order is that of `files`.
 
         Yields:
-            What is left to do, what is whole already, and what cannot be read.
+            What is left to do, what is whole already, and what cannot be read; None
+            while a server is waited for.
         """
-        for file in files:
+        for found in looked_at(files, self._look):
+            if found is None:
+                yield None
+                continue
+            file, identity = found
             try:
-                yield self._scene(file)
+                yield self._scene(file, identity())
             except (GeosegError, OSError) as error:
                 # Without what signs a request: reports are passed on.
-                reason = _one_line(error).replace(file.path, shown(file.path))
+                reason = one_line(error).replace(file.path, shown(file.path))
                 yield SceneFailure(file.scene_id, reason)
             except Exception as error:  # One odd file must not stop an archive.
                 logger.debug("%s cannot be planned", file.path, exc_info=True)
                 reason = f"{type(error).__name__}: {error}"
-                yield SceneFailure(file.scene_id, _one_line(reason))
+                yield SceneFailure(file.scene_id, one_line(reason))
 
-    def _scene(self, file: SceneFile) -> SceneJob | SceneResult:
+    def _look(self, file: SceneFile) -> _Identity:
+        """Ask what a scene is; of remote ones, in a thread."""
         if file.scene_id in self._unreachable:
             raise SceneError(self._unreachable[file.scene_id])
         if not (is_virtual(file.path) or Path(file.path).exists()):
@@ -116,16 +120,22 @@ class Plan:
         _check_place(self._directory.scene_folder(file.scene_id))
         # Before the scene is opened: what changes later is told from what was opened.
         state = input_state(file.path)
+        if is_remote(file.path):
+            fetch_start(file.path)  # Then opening it asks for nothing, or for little.
+        verify = self.config.input.verify
+        return _Identity(state, input_content(file.path) if verify else state)
+
+    def _scene(self, file: SceneFile, identity: _Identity) -> SceneJob | SceneResult:
         scene = self._open(file)
         if self.config.output.polygons:
             # Not at the end: by then the model would have run for nothing.
             self.config.output.generalization.check(scene.grid)
         weights = self._spec.weights_sha256
-        known_by = input_content(file.path) if self.config.input.verify else state
-        key = scene_key(file.path, known_by, weights, self._settings(scene))
+        settings = self._settings(scene)
+        key = scene_key(file.path, identity.known_by, weights, settings)
         result = self._directory.finished(file.scene_id, key)
         if result is None:
-            return self._job(file, scene, state, key)
+            return self._job(file, scene, identity.state, key)
         self._directory.discard_parts(file.scene_id)
         return result
 
@@ -224,47 +234,6 @@ class Plan:
         return scene
 
 
-def unreachable_scenes(files: Sequence[SceneFile]) -> dict[str, str]:
-    """Ask for all scenes of other machines, side by side: each may take its time.
-
-    Returns:
-        Id of each that does not answer or is not there, and the reason.
-    """
-    remote = [file for file in files if is_remote(file.path)]
-    silent = Counter[str]()
-    with ThreadPoolExecutor(_REQUESTS, thread_name_prefix="geoseg-ask") as threads:
-        reasons = list(threads.map(partial(_reason, silent=silent), remote))
-    return {
-        file.scene_id: reason
-        for file, reason in zip(remote, reasons, strict=True)
-        if reason is not None
-    }
-
-
-def _reason(file: SceneFile, silent: Counter[str]) -> str | None:
-    """Say why a scene cannot be reached.
-
-    Each request to a dead server takes seconds, those to ten thousand scenes hours.
-
-    Args:
-        file: The scene.
-        silent: How often each server left a request unanswered since its last answer.
-    """
-    host = tree_parts(file.path)[1]
-    if silent[host] >= _SILENCE:
-        return f"{host} left {_SILENCE} requests unanswered; run again when it is back"
-    try:
-        renew(file.path)
-    except SceneError as error:
-        if "HTTP response code" in str(error):
-            silent[host] = 0
-        else:
-            silent[host] += 1
-        return _one_line(error)
-    silent[host] = 0
-    return None
-
-
 def check_options(
     files: Sequence[SceneFile], spec: ModelSpec, config: SegmentConfig
 ) -> None:
@@ -320,7 +289,3 @@ def _check_place(folder: Path) -> None:
         f"its folder in the run directory cannot be made ({reason}); rename the scene, "
         "pass another --root, or choose another -o"
     )
-
-
-def _one_line(reason: object) -> str:
-    return without_secrets(" ".join(str(reason).split()))

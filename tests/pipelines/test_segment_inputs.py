@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,7 @@ from affine import Affine
 from rasters import NORTH_UP, write_raster
 from running import configuration, fingerprint, smooth_image
 from stubs import clear_log, logged_tiles, save_stub
-from web import Web, serve, stall
+from web import Web, gather, serve, stall
 
 from geoseg.discovery import SceneFile
 from geoseg.errors import UsageError
@@ -29,7 +26,7 @@ from geoseg.io.location import name_for_gdal
 from geoseg.pipelines import segment
 from geoseg.pipelines.segment import RunReport
 from geoseg.pipelines.segment_inputs import find_inputs
-from geoseg.pipelines.segment_plan import unreachable_scenes
+from geoseg.pipelines.segment_remote import unreachable_scenes
 
 
 class Bench:
@@ -129,23 +126,6 @@ def test_a_dead_server_is_not_asked_for_each_of_many_scenes(
     # The first 16 at a time, and those that were asked before the last of them ended.
     assert set(urls[31:40]) <= set(told) < set(urls[:40])
     assert all("404" in reasons[url] for url in urls[40:])
-
-
-@contextmanager
-def gather(count: int) -> Iterator[str]:
-    """Serve nothing, and say so only once so many have asked and wait."""
-
-    def answer() -> None:
-        waiting = [server.accept()[0] for _ in range(count)]
-        for connection in waiting:
-            connection.recv(4096)
-            connection.sendall(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n")
-            connection.close()
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        thread = threading.Thread(target=answer, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
 def test_a_manifest_of_urls_is_run_again_without_a_request_too_many(
