@@ -16,10 +16,13 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from click.testing import CliRunner
 from rasters import write_raster
 from running import configuration, fingerprint, read_segments, smooth_image
+from safetensors.torch import load_file, save_file
 from stubs import clear_log, logged_loads, logged_tiles, save_stub
 
+from geoseg.cli.main import main
 from geoseg.errors import ClusterError
 from geoseg.pipelines import segment, segment_run
 from geoseg.pipelines.options import segment_config
@@ -89,8 +92,11 @@ def test_an_unchanged_run_returns_without_a_cluster(
     assert (bench.folder / "out" / "a" / "item.json").stat().st_mtime_ns == before
 
 
-def touch_scene(bench: Bench) -> None:
+def replace_scene(bench: Bench) -> None:
+    path = bench.folder / "archive" / "a.tif"
+    size = path.stat().st_size
     bench.scene("a", seed=5)
+    assert path.stat().st_size == size
 
 
 def touch_sidecar(bench: Bench) -> None:
@@ -99,6 +105,15 @@ def touch_sidecar(bench: Bench) -> None:
 
 def change_weights(bench: Bench) -> None:
     bench.save_model(num_classes=5)
+
+
+def swap_weights(bench: Bench) -> None:
+    """Other numbers in a file of the same name, size and time."""
+    path = bench.model / "model.safetensors"
+    before, weights = path.stat(), load_file(path)
+    save_file({name: -w for name, w in weights.items()}, path, {"format": "pt"})
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
 
 
 def change_mean(bench: Bench) -> None:
@@ -115,7 +130,10 @@ def lose_item(bench: Bench) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [touch_scene, touch_sidecar, change_weights, change_mean, lose_mask, lose_item],
+    [
+        *(replace_scene, touch_sidecar, lose_mask, lose_item),
+        *(change_weights, swap_weights, change_mean),
+    ],
 )
 def test_only_scenes_that_changed_are_made_again(
     bench: Bench, change: Callable[[Bench], None]
@@ -127,20 +145,40 @@ def test_only_scenes_that_changed_are_made_again(
     change(bench)
     report, predicted = bench.run()
     assert report.ok
-    model_changed = change in (change_weights, change_mean)
+    model_changed = change in (change_weights, swap_weights, change_mean)
     assert predicted == (18 if model_changed else 9)
     _, predicted = bench.run()
     assert predicted == 0
 
 
-def test_a_changed_setting_makes_scenes_again_and_leaves_no_parts(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    ("tiling", "tiles"),
+    [({"window": "linear"}, 18), ({"stride": None, "overlap": 4}, 18)],
+)
+def test_a_changed_setting_makes_scenes_again_and_leaves_no_parts(
+    bench: Bench, tiling: dict[str, Any], tiles: int
+) -> None:
     bench.scene("a")
+    bench.scene("b", seed=1)
     bench.run()
-    _, predicted = bench.run(tiling={"window": "linear"})
-    assert predicted == 9
-    _, predicted = bench.run(tiling={"window": "linear"})
+    _, predicted = bench.run(tiling=tiling)
+    assert predicted == tiles
+    _, predicted = bench.run(tiling=tiling)
     assert predicted == 0
     assert not list((bench.folder / "out" / ".geoseg" / "parts").iterdir())
+
+
+def test_workers_and_talk_change_no_pixel(bench: Bench) -> None:
+    bench.scene("a")
+    bench.run()
+    assert bench.run(cluster={"workers": 3})[1] == 0
+    clear_log(bench.log)
+    command = ["segment", bench.folder / "archive", "-o", bench.folder / "out", "-v"]
+    command += ["--model", bench.model, "--set", "model.imports=[stubs]"]
+    command += ["--stride", "48", "--workers", "1"]
+    done = CliRunner().invoke(main, [*map(str, command)])
+    assert done.exit_code == 0, done.output
+    assert logged_tiles(bench.log) == {}
 
 
 def test_the_order_of_scenes_changes_nothing(bench: Bench) -> None:
