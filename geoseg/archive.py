@@ -17,7 +17,7 @@ from geoseg.finish import SceneResult, read_result
 from geoseg.io.atomic import atomic_path
 from geoseg.io.catalog import recorded_id
 from geoseg.io.location import is_virtual, shown
-from geoseg.io.lock import exclusive
+from geoseg.io.lock import exclusive, remove_unless_held
 from geoseg.layout import (
     COLLECTION,
     LOCK_FILE,
@@ -27,6 +27,7 @@ from geoseg.layout import (
     ROOT_FILE,
     VERSION_FILE,
     WORK,
+    finishing_name,
     parts_name,
     parts_prefix,
 )
@@ -128,7 +129,9 @@ class RunDirectory:
             keep: Key of the parts that are still of use.
         """
         kept = None if keep is None else self.work_folder(scene_id, keep)
-        for folder in (self.path / WORK / PARTS).glob(f"{parts_prefix(scene_id)}*"):
+        parts = self.path / WORK / PARTS
+        remove_unless_held(parts / finishing_name(scene_id))
+        for folder in parts.glob(f"{parts_prefix(scene_id)}*"):
             if folder != kept:
                 shutil.rmtree(folder, ignore_errors=True)
 

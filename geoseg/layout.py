@@ -53,14 +53,16 @@ PLAN = "plan.json"
 ROOT_FILE, VERSION_FILE, LOCK_FILE = "root", "version", "lock"
 """Files in it: root of the scene ids, version of geoseg, and who works there."""
 
-FINISHING = "finishing"
-"""Lock beside the parts of a scene, there while its outputs are written."""
-
 
 def parts_name(scene_id: str, key: str) -> str:
     """Name of the folder of a scene's parts: those of other settings are never met."""
     # A flat name: scene "a" may be done while "a/b" still needs its parts.
     return f"{parts_prefix(scene_id)}{key[:32]}"
+
+
+def finishing_name(scene_id: str) -> str:
+    """Name of a lock beside the parts: who has it writes the outputs of the scene."""
+    return f"{parts_prefix(scene_id)}finishing"
 
 
 def parts_prefix(scene_id: str) -> str:

@@ -32,7 +32,7 @@ from geoseg.graph import (
 )
 from geoseg.io.location import without_secrets
 from geoseg.io.lock import in_turn
-from geoseg.layout import FINISHING, parts_prefix
+from geoseg.layout import finishing_name
 
 logger = logging.getLogger(__name__)
 
@@ -127,8 +127,7 @@ def finish_task(job: SceneJob) -> SceneResult:
 
 def finishing_lock(job: SceneJob) -> Path:
     """Path of the lock on a scene's outputs, one for all settings."""
-    work = Path(job.work)
-    return work.with_name(f"{parts_prefix(job.scene_id)}{FINISHING}")
+    return Path(job.work).with_name(finishing_name(job.scene_id))
 
 
 def _finish(job: SceneJob) -> SceneResult:

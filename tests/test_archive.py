@@ -8,6 +8,7 @@ import pytest
 
 from geoseg.archive import RunDirectory, scene_key
 from geoseg.errors import OutputError
+from geoseg.layout import finishing_name
 
 
 def touch(*paths: Path) -> None:
@@ -72,9 +73,13 @@ def test_parts_of_a_scene_are_dropped_and_others_kept(tmp_path: Path) -> None:
     kept, stale = directory.work_folder("a", "1" * 64), directory.work_folder("a", "2")
     other = directory.work_folder("a/b", "1" * 64)
     touch(kept / "part", stale / "part", other / "part")
+    # As a task leaves it that was killed at its very end.
+    lock = kept.with_name(finishing_name("a"))
+    touch(lock)
     directory.discard_parts("a", keep="1" * 64)
     assert (kept.exists(), stale.exists(), other.exists()) == (True, False, True)
     directory.discard_parts("a")
+    assert not lock.exists()
     assert (kept.exists(), other.exists()) == (False, True)
 
 

@@ -64,6 +64,16 @@ def in_turn(path: Path) -> Iterator[None]:
             file.close()
 
 
+def remove_unless_held(path: Path) -> None:
+    """Delete a lock file of `in_turn` that a killed process left."""
+    try:
+        with path.open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+    except OSError as error:  # It is held, or was not there.
+        logger.debug("%s stays as it is: %s", path, error)
+
+
 def _next_turn(path: Path) -> IO[str] | None:
     """Return a lock file that is held, open; None where files cannot be locked."""
     while True:

@@ -7,7 +7,7 @@ import logging
 import os
 import stat
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -83,7 +83,7 @@ class Plan:
 
     def scenes(
         self, files: Iterable[SceneFile]
-    ) -> Iterator[SceneJob | SceneResult | SceneFailure | None]:
+    ) -> Generator[SceneJob | SceneResult | SceneFailure | None]:
         """Open scenes as they are asked for: an archive may have thousands.
 
         Those of other machines are looked at some ahead. The order is that of `files`.

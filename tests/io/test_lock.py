@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from geoseg.io.lock import in_turn, is_held
+from geoseg.io.lock import in_turn, is_held, remove_unless_held
 
 HOLD = """\
 import sys
@@ -56,6 +56,8 @@ def test_a_lock_goes_with_the_process_that_holds_it(tmp_path: Path) -> None:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
         assert is_held(lock)
+        remove_unless_held(lock)
+        assert lock.exists()
         waiting = threading.Thread(target=wait)
         waiting.start()
         assert not got.wait(0.1)
@@ -63,6 +65,14 @@ def test_a_lock_goes_with_the_process_that_holds_it(tmp_path: Path) -> None:
         waiting.join(30)
     assert got.is_set()
     assert not lock.exists()
+
+
+def test_a_lock_that_was_left_is_removed(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    lock.touch()
+    remove_unless_held(lock)
+    assert not lock.exists()
+    remove_unless_held(lock)
 
 
 def test_on_a_disk_without_locks_nobody_waits(
