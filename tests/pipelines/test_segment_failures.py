@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dask_processes import dask_processes, wait_for_address
 from rasters import write_raster
 from running import configuration, fingerprint, segment_plainly, smooth_image
 from runs import plain_runs
@@ -144,30 +144,16 @@ def test_a_full_disk_fails_scenes_by_name_and_room_lets_the_same_call_go_on(
 
 
 @pytest.fixture
-def small_worker(
-    tmp_path: Path, _workers_import_stubs: None, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[str]:
-    """Scheduler of one worker that may take 1.5 GB."""
+def small_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Scheduler of one worker that may take 2 GB."""
     # Give up after the first death; the default of three only takes longer.
     monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "0")
     # Whatever the environment says: what ended the worker is read in its log.
     monkeypatch.setenv("DASK_LOGGING__DISTRIBUTED", "warning")
-    dask, address = [sys.executable, "-m", "dask"], "tcp://127.0.0.1:18786"
-    start = ["scheduler", "--no-dashboard", "--host", "127.0.0.1", "--port", "18786"]
-    worker = ["worker", address, "--no-dashboard", "--nthreads", "2", "--nworkers", "1"]
-    worker += ["--memory-limit", "1.5GB", "--local-directory", str(tmp_path)]
-    with (tmp_path / "log").open("wb") as log:
-        processes = [
-            subprocess.Popen([*dask, *command], stdout=log, stderr=log)
-            for command in (start, worker)
-        ]
-        try:
-            yield address
-        finally:
-            for process in reversed(processes):
-                process.terminate()
-            for process in processes:
-                process.wait(timeout=30)
+    limited = ["--nworkers", "1", "--memory-limit", "2GB"]
+    # The last death of a worker ends the run: its nanny is starting another one.
+    with dask_processes(tmp_path, worker=limited, patience=2) as file:
+        yield wait_for_address(file)
 
 
 @pytest.mark.slow
