@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -158,5 +159,10 @@ def same_crs(one: str | None, other: str | None) -> bool:
     """Tell whether two CRS are the same, whatever their WKT looks like."""
     if one == other or one is None or other is None:
         return one == other
-    first, second = pyproj.CRS.from_wkt(one), pyproj.CRS.from_wkt(other)
-    return bool(first.equals(second, ignore_axis_order=True))
+    return bool(_parsed(one).equals(_parsed(other), ignore_axis_order=True))
+
+
+@lru_cache(maxsize=64)
+def _parsed(wkt: str) -> pyproj.CRS:
+    """Parse a CRS: scenes are compared with the same few again and again."""
+    return pyproj.CRS.from_wkt(wkt)

@@ -28,7 +28,10 @@ from geoseg.reporting.items import read_items
 from geoseg.types import ClassInfo
 
 _FEW = 3
-"""Scenes that a message names of each kind."""
+"""Kinds that a message names, and scenes of each."""
+
+_MOST = 10
+"""Kinds that are told apart: each scene is compared with one scene of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,10 +215,9 @@ def _common_crs(scenes: Sequence[_Whole], target: str | None) -> str | None:
             )
         return target
     if len(groups) > 1:
-        listed = "; ".join(f"{_crs_name(g[0].grid)}: {_named(g)}" for g in groups)
         raise UsageError(
-            f"scenes are of {len(groups)} CRS ({listed}); choose one for all polygons "
-            "with --crs"
+            f"scenes are of {_counted(groups)} CRS ({_listed(groups, _crs_name)}); "
+            "choose one for all polygons with --crs"
         )
     return groups[0][0].grid.crs
 
@@ -254,29 +256,43 @@ def _why_no_mosaic(scenes: Sequence[_Whole]) -> str | None:
     if turned:
         return f"{_named(turned)} are rotated, which a VRT cannot hold; use gdalwarp"
     groups = _grouped(
-        scenes, lambda a, b: same_crs(a.crs, b.crs) and same_lattice(a, b)
+        scenes, lambda a, b: same_lattice(a, b) and same_crs(a.crs, b.crs)
     )
     if len(groups) == 1:
         return None
-    listed = "; ".join(f"{_lattice_name(g[0].grid)}: {_named(g)}" for g in groups)
     return (
-        f"scenes are of {len(groups)} CRS or pixel sizes ({listed}); warp them to one "
-        "with gdalwarp, or segment with one --resolution"
+        f"scenes are of {_counted(groups)} CRS or pixel sizes "
+        f"({_listed(groups, _lattice_name)}); warp them to one with gdalwarp, or "
+        "segment with one --resolution"
     )
 
 
 def _grouped(
     scenes: Sequence[_Whole], same: Callable[[Grid, Grid], bool]
 ) -> list[list[_Whole]]:
+    """Group scenes by their grids; one group more holds those of no `_MOST` groups."""
     groups: list[list[_Whole]] = []
+    others: list[_Whole] = []
     for scene in scenes:
-        for group in groups:
-            if same(group[0].grid, scene.grid):
-                group.append(scene)
-                break
-        else:
+        own = (group for group in groups if same(group[0].grid, scene.grid))
+        group = next(own, None)
+        if group is not None:
+            group.append(scene)
+        elif len(groups) < _MOST:
             groups.append([scene])
-    return groups
+        else:
+            others.append(scene)
+    return [*groups, others] if others else groups
+
+
+def _counted(groups: Sequence[object]) -> str:
+    return f"more than {_MOST}" if len(groups) > _MOST else str(len(groups))
+
+
+def _listed(groups: Sequence[Sequence[_Whole]], name: Callable[[Grid], str]) -> str:
+    """Name the first groups, and the first scenes of each."""
+    named = [f"{name(group[0].grid)}: {_named(group)}" for group in groups[:_FEW]]
+    return "; ".join([*named, "..."] if len(groups) > _FEW else named)
 
 
 def _crs_name(grid: Grid) -> str:

@@ -22,9 +22,11 @@ from rasters import CLASSES, write_mask
 from geoseg.discovery import find_scenes
 from geoseg.grid import Grid
 from geoseg.io.legend import read_legend
+from geoseg.io.merged import same_crs
 from geoseg.io.stac import write_item
 from geoseg.io.vector import write_segments
 from geoseg.layout import MERGED_CLASSES
+from geoseg.pipelines import merge
 from geoseg.types import NODATA, ClassInfo
 
 UTM_31, UTM_32 = "EPSG:32631", "EPSG:32632"
@@ -216,6 +218,41 @@ def test_rasters_that_do_not_fit_are_left_out_with_the_reason(
     refused = geoseg("merge", run.out, "--no-polygons")
     assert refused.exit_code == 2
     assert message in refused.stderr
+
+
+def test_many_kinds_of_scenes_are_counted_named_in_part_and_compared_with_few(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.add("s00")
+    template = json.loads((run.out / "s00" / "item.json").read_text())
+    for number in range(1, 40):
+        name = f"s{number:02d}"
+        shutil.copytree(run.out / "s00", run.out / name)
+        size, properties = 2.0 + number, dict(template["properties"])
+        properties["proj:transform"] = [size, 0, 5e5, 0, -size, 5.8e6]
+        crs = pyproj.CRS(32600 + number).to_wkt("WKT2_2019")
+        properties["proj:wkt2"] = crs
+        item = {**template, "id": name, "properties": properties}
+        (run.out / name / "item.json").write_text(json.dumps(item))
+    compared: list[object] = []
+
+    def counted(one: str | None, other: str | None) -> bool:
+        compared.append(one)
+        return same_crs(one, other)
+
+    monkeypatch.setattr(merge, "same_crs", counted)
+    result = geoseg("merge", run.out)
+    assert result.exit_code == 2
+    # Zone 31 of the first scene comes again, among those beyond the first ten kinds.
+    assert (
+        "scenes are of more than 10 CRS (EPSG:32631: s00, s31; EPSG:32601: s01; "
+        in (result.stderr)
+    )
+    assert "EPSG:32602: s02; ...); choose one" in result.stderr
+    assert len(compared) <= 40 * 10
+    result = geoseg("merge", run.out, "--no-polygons")
+    assert "more than 10 CRS or pixel sizes (EPSG:32631 at 2: s00; " in result.stderr
+    assert "s05" not in result.stderr
 
 
 def test_scenes_without_a_crs_are_merged_among_themselves_only(run: Run) -> None:
