@@ -12,6 +12,7 @@ from pathlib import Path
 
 from geoseg.grid import Grid, Window
 from geoseg.io.scratch import BLOCK_COLS, BLOCK_ROWS
+from geoseg.io.vrt import add_file, add_source
 from geoseg.types import ClassInfo
 
 
@@ -63,48 +64,18 @@ def describe(
         if classes is not None:
             add_classes(band, classes)
         for part in parts:
-            _add_part(band, part, number)
+            add_source(
+                band,
+                str(part.path.absolute()),
+                part.window,
+                block=(BLOCK_ROWS, BLOCK_COLS),
+                source_band=str(number),
+            )
         for part in overviews:
-            _add_file(ET.SubElement(band, "Overview"), part, number)
+            overview = ET.SubElement(band, "Overview")
+            name = str(part.path.absolute())
+            add_file(overview, name, str(number), relative=False)
     return ET.tostring(root, encoding="unicode")
-
-
-def _add_part(band: ET.Element, part: Part, number: int) -> None:
-    """Add the pixels of a band of one file."""
-    source = ET.SubElement(band, "SimpleSource")
-    _add_file(source, part, number)
-    window = part.window
-    # GDAL would otherwise open all files at once to learn this.
-    ET.SubElement(
-        source,
-        "SourceProperties",
-        RasterXSize=str(window.width),
-        RasterYSize=str(window.height),
-        DataType="Byte",
-        BlockXSize=str(BLOCK_COLS),
-        BlockYSize=str(BLOCK_ROWS),
-    )
-    _add_rectangle(source, "SrcRect", Window(0, 0, window.height, window.width))
-    _add_rectangle(source, "DstRect", window)
-
-
-def _add_rectangle(source: ET.Element, name: str, window: Window) -> None:
-    """Say which pixels are read, or where they go."""
-    ET.SubElement(
-        source,
-        name,
-        xOff=str(window.col),
-        yOff=str(window.row),
-        xSize=str(window.width),
-        ySize=str(window.height),
-    )
-
-
-def _add_file(element: ET.Element, part: Part, number: int) -> None:
-    """Name the file and the band that hold the pixels."""
-    name = ET.SubElement(element, "SourceFilename", relativeToVRT="0")
-    name.text = str(part.path.absolute())
-    ET.SubElement(element, "SourceBand").text = str(number)
 
 
 def add_classes(band: ET.Element, classes: Sequence[ClassInfo]) -> None:

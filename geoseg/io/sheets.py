@@ -18,6 +18,7 @@ from geoseg.errors import UsageError
 from geoseg.grid import Window
 from geoseg.io.gdal import open_dataset
 from geoseg.io.location import is_virtual, shown
+from geoseg.io.vrt import add_source
 
 _OFF_GRID = 1e-2
 """Pixels that a sheet may lie off the grid of the others: rounding of coordinates."""
@@ -269,21 +270,11 @@ def _add_mask(root: ET.Element, mosaic: Mosaic) -> None:
 
 
 def _add_source(band: ET.Element, sheet: _Sheet, number: str) -> None:
-    source = ET.SubElement(band, "SimpleSource")
-    ET.SubElement(source, "SourceFilename", relativeToVRT="0").text = sheet.name
-    ET.SubElement(source, "SourceBand").text = number
-    window = sheet.window
-    # GDAL would otherwise open all files at once to learn this.
-    ET.SubElement(
-        source,
-        "SourceProperties",
-        RasterXSize=str(window.width),
-        RasterYSize=str(window.height),
-        DataType=_TYPES[sheet.dtypes[0]],
-        BlockXSize=str(sheet.block[1]),
-        BlockYSize=str(sheet.block[0]),
+    add_source(
+        band,
+        sheet.name,
+        sheet.window,
+        block=sheet.block,
+        source_band=number,
+        dtype=_TYPES[sheet.dtypes[0]],
     )
-    size = {"xSize": str(window.width), "ySize": str(window.height)}
-    ET.SubElement(source, "SrcRect", {"xOff": "0", "yOff": "0", **size})
-    place = {"xOff": str(window.col), "yOff": str(window.row)}
-    ET.SubElement(source, "DstRect", {**place, **size})

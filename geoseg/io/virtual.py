@@ -11,10 +11,11 @@ from pathlib import Path
 from affine import Affine
 
 from geoseg.errors import FileOutputError
-from geoseg.grid import Grid
+from geoseg.grid import Grid, Window
 from geoseg.io.atomic import atomic_path
 from geoseg.io.cog import BLOCK_SIZE
 from geoseg.io.mosaic import add_classes
+from geoseg.io.vrt import add_source
 from geoseg.types import NODATA, ClassInfo
 
 
@@ -127,22 +128,13 @@ def _place(grid: Grid, transform: Affine) -> tuple[int, int]:
 def _add_raster(band: ET.Element, raster: Placed, whole: Grid, folder: Path) -> None:
     grid = raster.grid
     col, row = _place(grid, whole.transform)
-    # Not simple: its nodata must not hide what another raster has there.
-    source = ET.SubElement(band, "ComplexSource")
-    name = ET.SubElement(source, "SourceFilename", relativeToVRT="1")
-    name.text = os.path.relpath(raster.path.resolve(), folder.resolve())
-    ET.SubElement(source, "SourceBand").text = "1"
-    # GDAL would otherwise open all files at once to learn this.
-    ET.SubElement(
-        source,
-        "SourceProperties",
-        RasterXSize=str(grid.width),
-        RasterYSize=str(grid.height),
-        DataType="Byte",
-        BlockXSize=str(BLOCK_SIZE),
-        BlockYSize=str(BLOCK_SIZE),
+    source = add_source(
+        band,
+        os.path.relpath(raster.path.resolve(), folder.resolve()),
+        Window(row, col, *grid.shape),
+        block=(BLOCK_SIZE, BLOCK_SIZE),
+        relative=True,
+        # Not simple: its nodata must not hide what another raster has there.
+        kind="ComplexSource",
     )
-    size = {"xSize": str(grid.width), "ySize": str(grid.height)}
-    ET.SubElement(source, "SrcRect", {"xOff": "0", "yOff": "0", **size})
-    ET.SubElement(source, "DstRect", {"xOff": str(col), "yOff": str(row), **size})
     ET.SubElement(source, "NODATA").text = str(NODATA)
