@@ -244,8 +244,10 @@ def _write_item(
             for entry in result.classes
         ],
     }
-    if job.scene.acquired is not None:
-        properties["datetime"] = job.scene.acquired
+    times = job.item.times if job.item is not None else ()
+    if not times and job.scene.acquired is not None:
+        times = (("datetime", job.scene.acquired),)
+    properties |= dict(times)
     write_item(
         out / ITEM,
         scene_id=job.scene_id,
@@ -254,5 +256,6 @@ def _write_item(
         assets=assets,
         properties=properties,
         source=shown(job.scene.path),
+        source_item=job.item,
         collection=job.collection,
     )

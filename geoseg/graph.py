@@ -36,7 +36,7 @@ from geoseg.io.scratch import write_scratch
 from geoseg.layout import CLASSES, CONFIDENCE, SCORES
 from geoseg.scoring import blend_with_scores
 from geoseg.tiling import Band, TileGrid
-from geoseg.types import BlendSpace, BlendWindow, ClassInfo, Codec
+from geoseg.types import BlendSpace, BlendWindow, ClassInfo, Codec, StacSource
 from geoseg.vectorize import trace_part
 
 if TYPE_CHECKING:
@@ -100,6 +100,8 @@ class SceneJob:
     """Tags for the outputs."""
     collection: str = "run"
     """Id of the run's STAC collection."""
+    item: StacSource | None = None
+    """The STAC item that the scene was given as."""
     stored_area: bool = False
     """The area of interest lies in the work folder; see `store_area`."""
 

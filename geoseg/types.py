@@ -69,6 +69,22 @@ class ModelSpec:
     """Hash of weights and configuration, hexadecimal."""
 
 
+@dataclass(frozen=True, slots=True)
+class StacSource:
+    """The STAC item that a scene was given as, as far as results tell of it."""
+
+    id: str
+    """Its id."""
+    collection: str | None
+    """Id of its collection."""
+    href: str
+    """Where it is: its own link, else where it was read; without what signs a
+    request."""
+    times: tuple[tuple[str, str], ...]
+    """When the image was taken, ISO 8601 in UTC: "datetime", or "start_datetime" and
+    "end_datetime"; nothing if it does not say."""
+
+
 def distinct_color(index: int) -> tuple[int, int, int]:
     """Return a colour that differs from its neighbours': hues by the golden ratio."""
     red, green, blue = colorsys.hsv_to_rgb(index * 0.618034 % 1.0, 0.55, 0.9)

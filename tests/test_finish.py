@@ -6,16 +6,19 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyproj
+import pystac
 import pytest
 import rasterio
 import shapely
 from affine import Affine
+from pystac.validation import validate_dict
 from rasterio.features import rasterize
 from rasters import GRIDS, write_raster
 from running import (
@@ -215,6 +218,33 @@ def test_what_is_not_asked_for_is_not_left_from_an_earlier_run(
     assert set(item["assets"]) == {"classes", "source"}
     assert all(entry.polygons is None for entry in result.classes)
     assert sum(entry.pixels for entry in result.classes) == 150 * 130
+
+
+def test_a_scene_that_is_a_stac_item_tells_which_and_when(
+    tmp_path: Path, model: Path
+) -> None:
+    write_raster(tmp_path / "x.tif", smooth_image(70, 70))
+    given = pystac.Item(
+        id="S2 1",
+        geometry=None,
+        bbox=None,
+        datetime=datetime(2024, 5, 1, 10, 30, tzinfo=UTC),
+        properties={},
+        collection="s2",
+        href="https://host/items/S2%201.json",
+    )
+    given.add_asset("x", pystac.Asset("x.tif", media_type="image/tiff"))
+    path = tmp_path / "item.json"
+    path.write_text(json.dumps(given.to_dict(transform_hrefs=False)))
+    [result] = segment_plainly([path], tmp_path / "out", model)
+    made = json.loads((Path(result.folder) / "item.json").read_text())
+    validate_dict(made, extensions=[])
+    assert made["properties"]["datetime"] == "2024-05-01T10:30:00Z"
+    assert "start_datetime" not in made["properties"]
+    assert made["properties"]["geoseg:source_id"] == "S2 1"
+    assert made["properties"]["geoseg:source_collection"] == "s2"
+    sources = [link["href"] for link in made["links"] if link["rel"] == "derived_from"]
+    assert sources == ["https://host/items/S2%201.json", "../model.json"]
 
 
 def test_only_a_whole_scene_of_the_same_key_has_a_result(

@@ -21,6 +21,7 @@ from geoseg.io.location import (
     suffix_of,
     tree_parts,
 )
+from geoseg.types import StacSource
 
 CATALOGUES = (".json", ".geojson")
 """What a STAC document's name ends in, lower case."""
@@ -34,6 +35,8 @@ class SceneFile:
     """What GDAL opens: an absolute path, or a /vsi name, of URLs too."""
     scene_id: str
     """Its path below the root without the extension, or its STAC id; made safe."""
+    item: StacSource | None = None
+    """The STAC item that it was given as."""
 
 
 def find_scenes(
@@ -67,7 +70,8 @@ def find_scenes(
     found = _unique([one for entry in entries for one in _find(entry, asset)])
     base = _root(entries, found, root)
     named = [
-        SceneFile(one.name, one.given_id or scene_id(one.name, base)) for one in found
+        SceneFile(one.name, one.given_id or scene_id(one.name, base), one.item)
+        for one in found
     ]
     if distinct:
         _check_ids(named)

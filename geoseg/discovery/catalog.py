@@ -7,6 +7,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from geoseg.io.location import (
     without_secrets,
 )
 from geoseg.io.vsi import read_bytes
+from geoseg.types import StacSource
 
 if TYPE_CHECKING:
     import pystac
@@ -178,7 +180,42 @@ def _scene(item: pystac.Item, home: str, asset: str | None) -> Found:
                 "its href"
             )
         [name] = expand(name)
-    return Found(name, safe_id(str(item.id).split("/"), whose))
+    given_id = safe_id(str(item.id).split("/"), whose)
+    source = StacSource(
+        str(item.id),
+        item.collection_id,
+        _own_link(item, home),
+        _times(item, item.assets[key]),
+    )
+    return Found(name, given_id, source)
+
+
+def _own_link(item: pystac.Item, home: str) -> str:
+    """Return where an item says that it is, else the document that it was read from."""
+    own = next((link.href for link in item.links if link.rel == "self"), None)
+    try:
+        name = home if own is None else name_for_gdal(beside(folder_of(home), own))
+    except UsageError:  # It names no scene, and need not be read.
+        name = home
+    return shown(name)
+
+
+def _times(item: pystac.Item, asset: pystac.Asset) -> tuple[tuple[str, str], ...]:
+    """Return when an image was taken: an asset may say more than its item."""
+    moment = item.get_datetime(asset)
+    if moment is not None:
+        return (("datetime", _utc(moment)),)
+    common = item.common_metadata
+    start, end = common.start_datetime, common.end_datetime
+    if start is None or end is None:
+        return ()
+    return (("start_datetime", _utc(start)), ("end_datetime", _utc(end)))
+
+
+def _utc(time: datetime) -> str:
+    from pystac.utils import datetime_to_str
+
+    return datetime_to_str(time.astimezone(UTC) if time.tzinfo else time)
 
 
 def _choose(assets: Mapping[str, pystac.Asset], wanted: str | None, whose: str) -> str:

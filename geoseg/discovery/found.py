@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from geoseg.types import StacSource
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -13,3 +15,5 @@ class Found:
     """What GDAL opens: an absolute path, or a /vsi name, of URLs too."""
     given_id: str | None = None
     """Id that its catalogue gives it, made safe; None: by its place."""
+    item: StacSource | None = None
+    """The STAC item that names it."""

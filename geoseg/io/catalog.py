@@ -188,6 +188,14 @@ def _item_assets(classes: Sequence[ClassInfo]) -> dict[str, Any]:
     return {"classes": masks}
 
 
+def _known_times(properties: Mapping[str, Any]) -> list[str]:
+    """Return when an image was taken: a time, a first and a last one, or nothing."""
+    if properties.get("datetime"):
+        return [properties["datetime"]]
+    between = [properties.get(f"{end}_datetime") for end in ("start", "end")]
+    return [] if None in between or between == list(ANY_TIME) else between
+
+
 class _Seen:
     """What the items of a collection have in common; holds no item."""
 
@@ -201,9 +209,10 @@ class _Seen:
     def add(self, item: Mapping[str, Any]) -> None:
         properties = item["properties"]
         self._add_box(item.get("bbox"))
-        if properties.get("datetime"):
-            str_to_datetime(properties["datetime"])  # Or the end of it all would fail.
-            times = sorted([*self._times, properties["datetime"]])
+        if known := _known_times(properties):
+            for time in known:
+                str_to_datetime(time)  # Or the end of it all would fail.
+            times = sorted([*self._times, *known])
             self._times = [times[0], times[-1]]
         for values, name in (
             (self._codes, "proj:code"),

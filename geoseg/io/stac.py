@@ -23,7 +23,7 @@ from geoseg.io.atomic import atomic_path
 from geoseg.io.projection import affine_points
 from geoseg.io.style import hex_color
 from geoseg.layout import COLLECTION, MODEL
-from geoseg.types import ClassInfo
+from geoseg.types import ClassInfo, StacSource
 
 _EXTENSIONS = [
     "https://stac-extensions.github.io/classification/v2.0.0/schema.json",
@@ -59,6 +59,7 @@ def write_item(
     assets: Mapping[str, str],
     properties: Mapping[str, Any],
     source: str | None = None,
+    source_item: StacSource | None = None,
     collection: str | None = None,
 ) -> None:
     """Write the STAC item of a scene; it appears when it is whole.
@@ -72,8 +73,10 @@ def write_item(
         classes: Classes of the asset "classes".
         assets: Name -> file beside the item, for example classes -> classes.tif.
         properties: Added to the item's own. "datetime" is when the image was taken,
-            ISO 8601; without it, it was taken at some time of `ANY_TIME`.
+            ISO 8601, or "start_datetime" and "end_datetime" are; without them, it was
+            taken at some time of `ANY_TIME`.
         source: Path or URL of what was read, an asset of its own.
+        source_item: The item that it was given as; the new one is derived from it.
         collection: Id of the collection of the run; None links to none.
     """
     item = build_item(
@@ -83,6 +86,7 @@ def write_item(
         assets=assets,
         properties=properties,
         source=source,
+        source_item=source_item,
         collection=collection,
     )
     write_stac(path, item.to_dict(include_self_link=False, transform_hrefs=False))
@@ -103,6 +107,7 @@ def build_item(
     assets: Mapping[str, str],
     properties: Mapping[str, Any],
     source: str | None = None,
+    source_item: StacSource | None = None,
     collection: str | None = None,
 ) -> pystac.Item:
     """Return the item that `write_item` writes."""
@@ -128,10 +133,22 @@ def build_item(
         title = "What was segmented"
         asset = pystac.Asset(source, title, media_type=media_type, roles=[SOURCE])
         item.add_asset(SOURCE, asset)
+    if source_item is not None:
+        item.properties |= _identity(source_item)
+        kind, title = pystac.MediaType.GEOJSON, "The source's item"
+        item.add_link(pystac.Link("derived_from", source_item.href, kind, title))
     if collection is not None:
         item.collection_id = collection
         item.add_links(_run_links("../" * (scene_id.count("/") + 1)))
     return item
+
+
+def _identity(source: StacSource) -> dict[str, str]:
+    """Return the properties that say which item a scene was given as."""
+    known = {"geoseg:source_id": source.id}
+    if source.collection is not None:
+        known["geoseg:source_collection"] = source.collection
+    return known
 
 
 def _run_links(up: str) -> list[pystac.Link]:

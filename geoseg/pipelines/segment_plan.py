@@ -217,6 +217,7 @@ class Plan:
                 ("key", key),
             ),
             collection=self._collection,
+            item=file.item,
         )
         again = self.config.output.overwrite
         self._directory.discard_parts(file.scene_id, keep=None if again else key)

@@ -11,6 +11,7 @@ from web import serve
 
 from geoseg.discovery import find_scenes
 from geoseg.errors import UsageError
+from geoseg.types import StacSource
 
 TIFF = "image/tiff; application=geotiff; profile=cloud-optimized"
 
@@ -71,6 +72,39 @@ def test_an_item_gives_its_scene_and_its_id(folder: Path) -> None:
     files, root = find_scenes([folder / "list.txt"])
     assert [file.scene_id for file in files] == ["S2/2024_a", "b"]
     assert root == str(folder)
+
+
+def test_what_identifies_an_item_and_its_time_go_with_the_scene(folder: Path) -> None:
+    signed = "https://me:pw@h/api/a?X-Amz-Signature=5"
+    one = item("S2/a", signed, x=asset("a.tif")) | {"collection": "s2"}
+    between = {"start_datetime": "2024-05-01T10:00:00+02:00"}
+    between["end_datetime"] = "2024-05-03T00:00:00Z"
+    two = item("b", x=asset("b.tif"))
+    two["properties"] = {"datetime": None, **between}
+    three = item("c", x=asset("sub/c.tif") | {"datetime": "2020-01-01T00:00:00Z"})
+    features = [one, two, three]
+    path = write(folder / "i.json", {"type": "FeatureCollection", "features": features})
+    files, _ = find_scenes([path])
+    assert [file.item for file in files] == [
+        StacSource(
+            "S2/a", "s2", "https://h/api/a", (("datetime", "2024-05-01T00:00:00Z"),)
+        ),
+        StacSource(
+            "b",
+            None,
+            str(path),
+            (
+                ("start_datetime", "2024-05-01T08:00:00Z"),
+                ("end_datetime", "2024-05-03T00:00:00Z"),
+            ),
+        ),
+        StacSource("c", None, str(path), (("datetime", "2020-01-01T00:00:00Z"),)),
+    ]
+    # An address that geoseg cannot read is none.
+    path = write(folder / "d.json", item("d", "ftp://h/d", x=asset("b.tif")))
+    [file], _ = find_scenes([path])
+    assert file.item is not None
+    assert file.item.href == str(path)
 
 
 def test_items_of_a_collection_lie_where_they_are_quoted_from(folder: Path) -> None:

@@ -83,6 +83,15 @@ def test_items_are_valid_with_and_without_a_place_and_a_time(tmp_path: Path) -> 
     assert unknown["links"][0]["href"] == "../collection.json"
 
 
+def test_a_collection_spans_what_was_taken_in_some_time(tmp_path: Path) -> None:
+    first, last = "2018-01-01T00:00:00Z", "2018-02-01T00:00:00Z"
+    between = {"start_datetime": first, "end_datetime": last}
+    one = item(tmp_path, "a", grid(), **between)
+    assert one["properties"]["datetime"] is None
+    found = collection(tmp_path, one, item(tmp_path, "b", grid()))
+    assert found["extent"]["temporal"]["interval"] == [[first, last]]
+
+
 def test_a_collection_spans_its_items(tmp_path: Path) -> None:
     north = Affine(0.5, 0, 500_000, 0, -0.5, 6_500_000)
     first = item(tmp_path, "a", grid(), datetime="2018-07-16T06:06:23Z")
