@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from geoseg.clusters.secrets import masked
 from geoseg.errors import ConfigError
 
 
@@ -20,7 +21,7 @@ class SpecConfig:
     cls: str
     """Import path of a subclass of `distributed.deploy.Cluster`."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the class. Recorded in run.yaml: no place for passwords."""
+    """Keyword arguments of the class. Passwords and tokens are not recorded."""
     minimum: int = 1
     """With `maximum`: workers that are always there."""
     maximum: int | None = None
@@ -121,11 +122,14 @@ class ClusterConfig:
         """Whether geoseg starts the workers on this machine."""
         return not (self.scheduler or self.scheduler_file or self.spec)
 
-    def located(self) -> ClusterConfig:
-        """The same from any folder: paths made absolute."""
-        tls = self.tls
+    def recorded(self) -> ClusterConfig:
+        """As it is recorded: the same from any folder, and without secrets."""
+        tls, spec = self.tls, self.spec
+        if spec is not None:
+            spec = replace(spec, options=cast(dict[str, Any], masked(spec.options)))
         return replace(
             self,
+            spec=spec,
             scheduler_file=self.scheduler_file and self.scheduler_file.absolute(),
             tls=TlsConfig(
                 ca=tls.ca and tls.ca.absolute(),

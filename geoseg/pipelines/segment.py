@@ -212,7 +212,7 @@ def run(config: SegmentConfig, listener: Listener | None = None) -> RunReport:
             f"is {__version__}, which makes its scenes again"
         )
     with directory.locked():
-        directory.write(RUN_YAML, HEADER + dump(_located(config)))
+        directory.write(RUN_YAML, HEADER + dump(_recorded(config)))
         if mosaic is not None:
             scene_id = mosaic_id(config.scenes)
             vrt = directory.mosaic(scene_id, describe_sheets(mosaic))
@@ -223,8 +223,8 @@ def run(config: SegmentConfig, listener: Listener | None = None) -> RunReport:
         return log.report()
 
 
-def _located(config: SegmentConfig) -> SegmentConfig:
-    """The same call from any folder: paths made absolute."""
+def _recorded(config: SegmentConfig) -> SegmentConfig:
+    """The same call from any folder, paths made absolute, without its secrets."""
     given, model = config.input, config.model
     if Path(model.path).is_dir():
         model = replace(model, path=str(Path(model.path).absolute()))
@@ -233,7 +233,7 @@ def _located(config: SegmentConfig) -> SegmentConfig:
         scenes=tuple(map(absolute_input, config.scenes)),
         out=config.out.absolute(),
         model=model,
-        cluster=config.cluster.located(),
+        cluster=config.cluster.recorded(),
         input=replace(
             given,
             root=given.root and absolute_input(given.root),
