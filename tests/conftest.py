@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Before numpy and torch load: tests share their cores with Dask's worker processes.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -18,6 +20,9 @@ from functools import cache  # noqa: E402 - the environment comes first
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,6 +45,16 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip("shared data is absent; GEOSEG_SHARED_DATA names its folder")
     return path
+
+
+@pytest.fixture(scope="module")
+def client(request: pytest.FixtureRequest) -> Iterator[Client]:
+    """Client of workers in this process, as many as the module's WORKERS, else one."""
+    # Not above: it takes a second to import.
+    from thread_workers import thread_workers
+
+    with thread_workers(getattr(request.module, "WORKERS", 1)) as client:
+        yield client
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

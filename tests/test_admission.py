@@ -17,6 +17,7 @@ from distributed import Client, LocalCluster
 from rasters import write_raster
 from running import configuration, plan_jobs, predictor_config, smooth_image
 from stubs import save_stub
+from thread_workers import thread_workers
 
 from geoseg import __version__
 from geoseg.admission import REFUSALS, Requirements, refusal, refusals
@@ -29,17 +30,9 @@ from geoseg.stream import SceneStream
 
 
 @pytest.fixture
-def cluster() -> Iterator[LocalCluster]:
-    """One worker of two threads in this process."""
-    with LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0"
-    ) as running:
-        yield running
-
-
-@pytest.fixture
-def client(cluster: LocalCluster) -> Iterator[Client]:
-    with Client(cluster, set_as_default=False) as client:
+def client() -> Iterator[Client]:
+    """A cluster of one's own: its workers are sent away."""
+    with thread_workers() as client:
         yield client
 
 
@@ -112,7 +105,6 @@ def test_workers_that_suited_one_run_are_checked_for_the_next(
 
 
 def test_a_late_worker_with_other_weights_gets_no_task_and_is_told_of(
-    cluster: LocalCluster,
     client: Client,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
@@ -123,17 +115,19 @@ def test_a_late_worker_with_other_weights_gets_no_task_and_is_told_of(
     model = predictor_config(config)
     jobs = plan_jobs(config)
     give_model(client, model)
-    [first] = cluster.workers.values()
+    [first] = client.cluster.workers.values()
     client.submit(_load, plugin_name(model), resources={RESOURCE: 1}).result()
     save_stub(folder, num_classes=6)
-    cluster.scale(2)
+    client.cluster.scale(2)
     client.wait_for_workers(2, timeout=30)
     with caplog.at_level(logging.WARNING, "geoseg"):
         [outcome] = SceneStream(
             client, plugin_name(model), iter(jobs), lambda *_: None, in_flight=8
         )
     assert isinstance(outcome, SceneResult)
-    [late] = [worker for worker in cluster.workers.values() if worker is not first]
+    [late] = [
+        worker for worker in client.cluster.workers.values() if worker is not first
+    ]
     assert late.state.total_resources == {}
     assert late.state.executed_count == 0
     assert set(first.state.total_resources) == {RESOURCE, plugin_name(model)}
@@ -200,19 +194,18 @@ def _load(name: str) -> None:
 
 
 def test_a_run_whose_workers_were_all_refused_ends_and_says_why(
-    cluster: LocalCluster,
     client: Client,
     tmp_path: Path,
     model: PredictorConfig,
 ) -> None:
     scene = write_raster(tmp_path / "scene.tif", smooth_image(70, 70))
     jobs = plan_jobs(configuration(scene, tmp_path / "out", Path(model.folder)))
-    cluster.scale(0)
+    client.cluster.scale(0)
     while client.scheduler_info()["workers"]:
         time.sleep(0.02)
     give_model(client, model)
     save_stub(Path(model.folder), num_classes=6)
-    cluster.scale(1)
+    client.cluster.scale(1)
     stream = SceneStream(
         client, plugin_name(model), iter(jobs), lambda *_: None, timeout=3
     )

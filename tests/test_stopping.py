@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client
 from rasters import write_raster
 from running import (
     configuration,
@@ -28,18 +28,6 @@ from geoseg.finish import SceneResult
 from geoseg.graph import PartRecord, SceneJob, find_part
 from geoseg.stopping import Stop, stoppable
 from geoseg.stream import SceneStream
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    """A worker of two threads in this process."""
-    with (
-        LocalCluster(
-            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0"
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
 
 
 class Run:

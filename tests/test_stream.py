@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client
 from distributed.protocol.pickle import dumps
 from rasters import write_raster
 from running import (
@@ -22,6 +21,7 @@ from running import (
     smooth_image,
 )
 from stubs import clear_log, logged_tiles, save_stub
+from thread_workers import thread_workers
 
 from geoseg.cluster import ModelPlugin, plugin_name
 from geoseg.errors import ClusterError
@@ -31,17 +31,8 @@ from geoseg.stream import SceneFailure, SceneStream
 from geoseg.tasks import finish_task
 from geoseg.tiling import TileGrid
 
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    """Two workers of two threads in this process."""
-    with (
-        LocalCluster(
-            n_workers=2, threads_per_worker=2, processes=False, dashboard_address=":0"
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
+WORKERS = 2
+"""Of the fixture `client`."""
 
 
 @pytest.fixture(autouse=True)
@@ -284,10 +275,7 @@ def test_a_scheduler_that_goes_away_ends_the_run_with_one_line(tmp_path: Path) -
     [scene] = images(tmp_path, 1)
     model = save_stub(tmp_path / "model", seconds=0.2)
     jobs = plan_jobs(configuration(scene, tmp_path / "out", model))
-    with LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0"
-    ) as cluster:
-        client = Client(cluster, set_as_default=False)
+    with thread_workers() as client:
         config = predictor_config(configuration(Path(), Path(), model))
         client.register_plugin(ModelPlugin(config))
         told: list[int] = []
@@ -312,12 +300,7 @@ def test_a_run_ends_when_all_workers_are_gone_and_keeps_its_parts(
     scene = write_raster(tmp_path / "scene.tif", image)
     model = save_stub(tmp_path / "model", seconds=0.3)
     [job] = plan_jobs(configuration(scene, tmp_path / "out", model))
-    with (
-        LocalCluster(
-            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0"
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
+    with thread_workers() as client:
         config = predictor_config(configuration(Path(), Path(), model))
         client.register_plugin(ModelPlugin(config))
         told: list[int] = []
@@ -325,7 +308,7 @@ def test_a_run_ends_when_all_workers_are_gone_and_keeps_its_parts(
         def stop(_: str, tiles: int) -> None:
             told.append(tiles)
             if len(told) == 5:
-                cluster.scale(0)
+                client.cluster.scale(0)
 
         name = plugin_name(config)
         running = SceneStream(client, name, iter([job]), stop, timeout=1)
@@ -366,12 +349,7 @@ def test_a_run_ends_when_no_worker_has_the_model(tmp_path: Path) -> None:
     [scene] = images(tmp_path, 1)
     model = save_stub(tmp_path / "model")
     [job] = plan_jobs(configuration(scene, tmp_path / "out", model))
-    with (
-        LocalCluster(
-            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0"
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
+    with thread_workers() as client:
         running = SceneStream(
             client, "no-plugin", iter([job]), lambda *_: None, timeout=1
         )

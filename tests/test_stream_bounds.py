@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pickle
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client
 from rasters import write_raster
 from running import configuration, plan_jobs, predictor_config
 from stubs import save_stub
@@ -19,18 +18,6 @@ from geoseg.cluster import ModelPlugin, WorkerCount, plugin_name
 from geoseg.errors import ClusterError
 from geoseg.stream import SceneStream
 from geoseg.tiling import TileGrid
-
-
-@pytest.fixture
-def client() -> Iterator[Client]:
-    """A worker of two threads in this process."""
-    with (
-        LocalCluster(
-            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0"
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
 
 
 def test_the_scheduler_knows_fewer_than_1000_tasks_however_many_workers_there_are(
