@@ -89,6 +89,7 @@ class Soak:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.log = folder, folder / "log"
+        self._ending = ExitStack()
         image = smooth_image(*(TILE + STRIDE * (n - 1) for n in (BANDS, TILES)))
         self.scene = write_raster(folder / "scene.tif", image)
         self.model = save_stub(
@@ -98,49 +99,56 @@ class Soak:
         self.expected = fingerprint(Path(whole.folder))
         assert len(plan_job(self.scene, folder / "plan", self.model).parts) == BANDS
 
+    def __enter__(self) -> Soak:
+        """Start a cluster, which ends with the block."""
+        self._cluster = self._ending.enter_context(started())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it."""
+        self._ending.close()
+
     def trials(self, victim: Victim, kills: int) -> Iterator[Trial]:
         """Kill as often as asked, each fourth time while the scene is finished."""
-        with ExitStack() as ending:
-            cluster = ending.enter_context(started())
-            for number in range(kills):
-                out = self.folder / f"{victim}-{number}"
-                clear_log(self.log)
-                trigger, ready = _trigger(number, kills, out)
-                if victim == "client":
-                    killed = self._kill_client(out, cluster, ready)
-                    wait_until_idle(cluster)
-                else:
-                    killed = self._kill_server(out, cluster, ready, victim)
-                if victim == "scheduler":
-                    ending.close()
-                    cluster = ending.enter_context(started())
-                done, logged = killed.done, killed.logged
-                if victim != "worker":  # whose run went on by itself
-                    done, logged = parts_on_disk(out), self.tiles()
-                    self.run(out, cluster)
-                yield Trial(
-                    trigger=trigger,
-                    done=done,
-                    all=BANDS,
-                    finishing=killed.finishing,
-                    bands_after=(self.tiles() - logged) / TILES,
-                    equal=self._is_right(out),
-                )
+        for number in range(kills):
+            out = self.folder / f"{victim}-{number}"
+            clear_log(self.log)
+            trigger, ready = _trigger(number, kills, out)
+            if victim == "client":
+                killed = self._kill_client(out, ready)
+                wait_until_idle(self._cluster)
+            else:
+                killed = self._kill_server(out, ready, victim)
+            if victim == "scheduler":
+                self._ending.close()
+                self._cluster = self._ending.enter_context(started())
+            done, logged = killed.done, killed.logged
+            if victim != "worker":  # whose run went on by itself
+                done, logged = parts_on_disk(out), self.tiles()
+                self.run(out)
+            yield Trial(
+                trigger=trigger,
+                done=done,
+                all=BANDS,
+                finishing=killed.finishing,
+                bands_after=(self.tiles() - logged) / TILES,
+                equal=self._is_right(out),
+            )
 
     def tiles(self) -> int:
         """Tiles that reached the model."""
         return sum(logged_tiles(self.log).values())
 
-    def run(self, out: Path, cluster: str) -> None:
+    def run(self, out: Path) -> None:
         """Segment the scene from this process."""
-        given = {"scheduler": cluster, "timeout": TIMEOUT}
+        given = {"scheduler": self._cluster, "timeout": TIMEOUT}
         report = segment.run(
             configuration(self.scene, out, self.model, {"cluster": given})
         )
         assert report.ok, report.failures
 
     def _kill_server(
-        self, out: Path, cluster: str, ready: Callable[[], bool], victim: Victim
+        self, out: Path, ready: Callable[[], bool], victim: Victim
     ) -> Killed:
         found: list[Killed] = []
 
@@ -152,16 +160,15 @@ class Soak:
         killer = threading.Thread(target=kill, daemon=True)
         killer.start()
         with suppress(ClusterError) if victim == "scheduler" else ExitStack():
-            self.run(out, cluster)
+            self.run(out)
         killer.join(TIMEOUT)
         return found[0]
 
-    def _kill_client(
-        self, out: Path, cluster: str, ready: Callable[[], bool]
-    ) -> Killed:
+    def _kill_client(self, out: Path, ready: Callable[[], bool]) -> Killed:
         command = [sys.executable, "-m", "geoseg", "segment", self.scene, "-o", out]
         command += ["--model", self.model, "--set", "model.imports=[stubs]"]
-        command += ["--stride", STRIDE, "--device", "cpu", "--scheduler", cluster, "-q"]
+        command += ["--stride", STRIDE, "--device", "cpu", "-q"]
+        command += ["--scheduler", self._cluster]
         with subprocess.Popen([*map(str, command)], env=_environment()) as client:
             try:
                 wait_for(lambda: ready() or client.poll() is not None)
@@ -273,8 +280,7 @@ def main() -> None:
     arguments = parser.parse_args()
     figures: dict[str, Any] = {"bands": BANDS}
     right = True
-    with tempfile.TemporaryDirectory() as folder:
-        soak = Soak(Path(folder))
+    with tempfile.TemporaryDirectory() as folder, Soak(Path(folder)) as soak:
         for victim in get_args(Victim):
             trials = []
             for trial in soak.trials(victim, arguments.kills):

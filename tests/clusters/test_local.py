@@ -71,25 +71,7 @@ def test_local_workers_are_numbered_processes_that_end_with_the_block(
 
 
 @pytest.mark.slow
-def test_a_scheduler_with_much_to_say_is_not_blocked_by_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
-    model = stub_config(tmp_path / "model")
-
-    def shout() -> None:
-        for _ in range(40):
-            sys.stderr.write("x" * 10_000 + "\n")
-        sys.stderr.flush()
-
-    with connect(ClusterConfig(workers=1, timeout=60), model, parts=1) as client:
-        # More than a pipe holds; it answers only when all of it is written.
-        client.run_on_scheduler(shout)
-        assert client.submit(sum, (1, 2)).result(timeout=30) == 3
-
-
-@pytest.mark.slow
-def test_local_processes_run_no_code_of_the_current_folder(
+def test_a_scheduler_may_say_much_and_no_process_runs_code_of_the_current_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
@@ -99,7 +81,17 @@ def test_local_processes_run_no_code_of_the_current_folder(
     for name in ("dask", "distributed", "json"):
         (data / f"{name}.py").write_text("open('ran', 'w').close()\nraise SystemExit")
     monkeypatch.chdir(data)
+
+    def shout() -> None:
+        for _ in range(40):
+            sys.stderr.write("x" * 10_000 + "\n")
+        sys.stderr.flush()
+
+    # The scheduler unpacks `shout` by importing this module.
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     with connect(ClusterConfig(workers=1, timeout=60), model, parts=1) as client:
-        assert client.submit(sum, (1, 2)).result() == 3
+        # More than a pipe holds; it answers only when all of it is written.
+        client.run_on_scheduler(shout)
+        assert client.submit(sum, (1, 2)).result(timeout=30) == 3
     assert not (data / "ran").exists()
     assert "PYTHONSAFEPATH" not in os.environ

@@ -123,27 +123,34 @@ def test_each_worker_is_a_job_with_its_own_number(
     wait_until_gone(node, 30)
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)]
-)
 def test_jobs_are_gone_soon_after_their_client(
-    submitting: Path, node: dict[str, str], number: int, code: int
+    submitting: Path, node: dict[str, str]
 ) -> None:
     scene = write_raster(submitting / "scene.tif", smooth_image(64 + 48 * 60, 130))
     model = save_stub(submitting / "model", seconds=0.3)
-    process = start(submitting, scene, model)
+    codes = {signal.SIGTERM: 143, signal.SIGKILL: -signal.SIGKILL}
+    # Both at once: most of the time they wait.
+    clients = {}
+    for number in codes:
+        folder = submitting / number.name
+        folder.mkdir()
+        clients[number] = start(folder, scene, model)
     deadline = time.monotonic() + 200
-    while not list(submitting.glob("out/.geoseg/parts/*/part-*.json")):
-        assert process.poll() is None, process.communicate()
+    parts = "out/.geoseg/parts/*/part-*.json"
+    while not all(any((submitting / one.name).glob(parts)) for one in codes):
+        for client in clients.values():
+            assert client.poll() is None, client.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    assert len(queued(node)) == 1
-    process.send_signal(number)
-    process.communicate(timeout=60)
-    assert process.returncode == code
+    assert len(queued(node)) == 2
+    for number, client in clients.items():
+        client.send_signal(number)
+    for number, client in clients.items():
+        client.communicate(timeout=60)
+        assert client.returncode == codes[number]
     # A worker that lost its scheduler ends, and its job with it.
     wait_until_gone(node, 60)
-    assert not (submitting / "out" / "scene").exists()
+    assert not list(submitting.glob("*/out/scene"))
 
 
 @pytest.mark.parametrize(

@@ -359,10 +359,7 @@ def test_a_plain_script_runs_scenes_on_worker_processes(bench: Bench) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("parts_made", "most_again"), [(2, 95), (4, 0)])
-def test_a_run_killed_at_any_point_is_taken_up_again(
-    bench: Bench, parts_made: int, most_again: int
-) -> None:
+def test_a_run_whose_processes_all_die_at_once_is_taken_up_again(bench: Bench) -> None:
     bench.save_model(seconds=0.1)
     # 96 tiles in 4 bands, each of which needs the one above as well.
     image = smooth_image(64 + 48 * 31, 130, seed=4)
@@ -373,7 +370,7 @@ def test_a_run_killed_at_any_point_is_taken_up_again(
     parts = bench.folder / "out" / ".geoseg" / "parts"
     try:
         deadline = time.monotonic() + 300
-        while len(list(parts.glob("*/part-*.json"))) < parts_made:
+        while len(list(parts.glob("*/part-*.json"))) < 2:
             assert script.poll() is None, script.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -387,7 +384,7 @@ def test_a_run_killed_at_any_point_is_taken_up_again(
         script.communicate()
     report, predicted = bench.run()
     assert report.results[0].tiles == 96
-    assert predicted <= most_again
+    assert predicted < 96
     fresh, _ = bench.run(out="fresh")
     folders = [Path(done.results[0].folder) for done in (report, fresh)]
     assert fingerprint(folders[0]) == fingerprint(folders[1])
