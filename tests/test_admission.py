@@ -17,7 +17,7 @@ from distributed import Client, LocalCluster
 from rasters import write_raster
 from running import configuration, plan_jobs, predictor_config, smooth_image
 from stubs import save_stub
-from thread_workers import thread_workers
+from thread_workers import cluster_of, thread_workers
 
 from geoseg import __version__
 from geoseg.admission import REFUSALS, Requirements, refusal, refusals
@@ -115,10 +115,10 @@ def test_a_late_worker_with_other_weights_gets_no_task_and_is_told_of(
     model = predictor_config(config)
     jobs = plan_jobs(config)
     give_model(client, model)
-    [first] = client.cluster.workers.values()
+    [first] = cluster_of(client).workers.values()
     client.submit(_load, plugin_name(model), resources={RESOURCE: 1}).result()
     save_stub(folder, num_classes=6)
-    client.cluster.scale(2)
+    cluster_of(client).scale(2)
     client.wait_for_workers(2, timeout=30)
     with caplog.at_level(logging.WARNING, "geoseg"):
         [outcome] = SceneStream(
@@ -126,7 +126,7 @@ def test_a_late_worker_with_other_weights_gets_no_task_and_is_told_of(
         )
     assert isinstance(outcome, SceneResult)
     [late] = [
-        worker for worker in client.cluster.workers.values() if worker is not first
+        worker for worker in cluster_of(client).workers.values() if worker is not first
     ]
     assert late.state.total_resources == {}
     assert late.state.executed_count == 0
@@ -200,12 +200,12 @@ def test_a_run_whose_workers_were_all_refused_ends_and_says_why(
 ) -> None:
     scene = write_raster(tmp_path / "scene.tif", smooth_image(70, 70))
     jobs = plan_jobs(configuration(scene, tmp_path / "out", Path(model.folder)))
-    client.cluster.scale(0)
+    cluster_of(client).scale(0)
     while client.scheduler_info()["workers"]:
         time.sleep(0.02)
     give_model(client, model)
     save_stub(Path(model.folder), num_classes=6)
-    client.cluster.scale(1)
+    cluster_of(client).scale(1)
     stream = SceneStream(
         client, plugin_name(model), iter(jobs), lambda *_: None, timeout=3
     )

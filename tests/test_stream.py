@@ -21,7 +21,7 @@ from running import (
     smooth_image,
 )
 from stubs import clear_log, logged_tiles, save_stub
-from thread_workers import thread_workers
+from thread_workers import cluster_of, thread_workers
 
 from geoseg.cluster import ModelPlugin, plugin_name
 from geoseg.errors import ClusterError
@@ -308,7 +308,7 @@ def test_a_run_ends_when_all_workers_are_gone_and_keeps_its_parts(
         def stop(_: str, tiles: int) -> None:
             told.append(tiles)
             if len(told) == 5:
-                client.cluster.scale(0)
+                cluster_of(client).scale(0)
 
         name = plugin_name(config)
         running = SceneStream(client, name, iter([job]), stop, timeout=1)

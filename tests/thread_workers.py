@@ -18,7 +18,7 @@ def thread_workers(workers: int = 1, **options: Any) -> Iterator[Client]:  # noq
         options: More of `LocalCluster`.
 
     Yields:
-        A client, which is nobody's default one; `client.cluster` is the cluster.
+        A client, which is nobody's default one; see `cluster_of`.
     """
     with (
         LocalCluster(
@@ -31,3 +31,9 @@ def thread_workers(workers: int = 1, **options: Any) -> Iterator[Client]:  # noq
         Client(cluster, set_as_default=False) as client,
     ):
         yield client
+
+
+def cluster_of(client: Client) -> LocalCluster:
+    """Return the cluster of a client of `thread_workers`."""
+    assert isinstance(client.cluster, LocalCluster)
+    return client.cluster

@@ -192,8 +192,9 @@ def _known_times(properties: Mapping[str, Any]) -> list[str]:
     """Return when an image was taken: a time, a first and a last one, or nothing."""
     if properties.get("datetime"):
         return [properties["datetime"]]
-    between = [properties.get(f"{end}_datetime") for end in ("start", "end")]
-    return [] if None in between or between == list(ANY_TIME) else between
+    names = ("start_datetime", "end_datetime")
+    between = [properties[name] for name in names if properties.get(name)]
+    return [] if len(between) < 2 or between == list(ANY_TIME) else between
 
 
 class _Seen:
