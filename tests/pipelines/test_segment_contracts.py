@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-import yaml
 from click.testing import CliRunner
 from rasters import write_raster
 from running import configuration, fingerprint, read_segments, smooth_image
@@ -24,8 +23,6 @@ from safetensors.torch import load_file, save_file
 from stubs import clear_log, logged_loads, logged_tiles, save_stub
 
 from geoseg.cli.main import main
-from geoseg.clusters.config import SpecConfig
-from geoseg.clusters.secrets import MASK
 from geoseg.errors import ClusterError
 from geoseg.pipelines import segment, segment_run
 from geoseg.pipelines.options import segment_config
@@ -283,24 +280,6 @@ def test_the_saved_configuration_runs_again_from_any_folder(
     clear_log(bench.log)
     assert segment.run(saved) == dataclasses.replace(first, out=bench.folder / "out")
     assert logged_tiles(bench.log) == {}
-
-
-def test_secrets_of_a_cluster_are_not_recorded_and_change_nothing(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bench.scene("a")
-    first, _ = bench.run()
-
-    def refuse(*_: object) -> None:
-        raise AssertionError("no cluster is needed")
-
-    monkeypatch.setattr(segment_run, "connect", refuse)
-    spec = SpecConfig("distributed.LocalCluster", {"env": {"TOKEN": "hunter2"}})
-    again, predicted = bench.run(cluster={"scheduler": None, "spec": spec})
-    assert (again, predicted) == (first, 0)
-    saved = (bench.folder / "out" / "run.yaml").read_text()
-    assert "hunter2" not in saved
-    assert yaml.safe_load(saved)["cluster"]["spec"]["options"]["env"] == {"TOKEN": MASK}
 
 
 def test_later_calls_keep_the_root_of_the_first(bench: Bench) -> None:

@@ -13,12 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import rasterio
+import yaml
 from distributed import Client
 from rasters import NORTH_UP, write_raster
 from running import configuration, read_band, smooth_image
 from stubs import clear_log, logged_loads, logged_tiles, save_stub
 
-from geoseg.pipelines import segment
+from geoseg.clusters.config import SpecConfig
+from geoseg.clusters.secrets import MASK
+from geoseg.pipelines import segment, segment_run
 from geoseg.types import NODATA
 
 
@@ -172,6 +175,21 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[[Seen, Seen], object]]] = {
         lambda u, s: u.files - s.files == {"segments.gpkg"},
     ),
 }
+
+
+def test_secrets_of_a_cluster_are_not_recorded_and_change_nothing(
+    bench: Bench, usual: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("no cluster is needed")
+
+    monkeypatch.setattr(segment_run, "connect", refuse)
+    spec = SpecConfig("distributed.LocalCluster", {"env": {"TOKEN": "hunter2"}})
+    again = bench.run("usual", {"cluster": {"scheduler": None, "spec": spec}})
+    assert (again.tiles, again.predicted) == (usual.tiles, 0)
+    saved = (bench.folder / "usual" / "run.yaml").read_text()
+    assert "hunter2" not in saved
+    assert yaml.safe_load(saved)["cluster"]["spec"]["options"]["env"] == {"TOKEN": MASK}
 
 
 @pytest.mark.parametrize("name", CASES)
