@@ -14,6 +14,7 @@ import rasterio
 import rasterio.shutil
 import rasterio.windows
 
+from geoseg._heap import return_memory
 from geoseg.grid import Grid, Window
 from geoseg.io.atomic import atomic_path, publish
 from geoseg.io.gdal import gdal_env, write_errors
@@ -129,6 +130,7 @@ def _overviews(
                     nodata=nodata,
                     packed=classes is not None,
                 )
+            return_memory()  # What is made next is of other sizes.
         yield overviews
     finally:
         for part in overviews:

@@ -26,10 +26,10 @@ from geoseg.io.location import REMOTE, is_remote, shown, suffix_of, without_secr
 
 _OPTIONS = {
     # GDAL's default is 5 % of the machine's memory for each process: with several
-    # workers that is not bounded by anything we state. 128 MB holds a row of 512-pixel
-    # blocks of a three-band scene 80 000 pixels wide.
-    # In bytes: rasterio hands it to GDAL as it is, where 128 is no cache at all.
-    "GDAL_CACHEMAX": 128 << 20,
+    # workers that is not bounded by anything we state. 64 MB holds two rows of
+    # 512-pixel blocks of a band's three channels: it is 28 tiles wide at most.
+    # In bytes: rasterio hands it to GDAL as it is, where 64 is no cache at all.
+    "GDAL_CACHEMAX": 64 << 20,
     # Listing a folder of 100 000 scenes on a network disk for each open is slow, so
     # sidecars are probed by name. EMPTY_DIR, the usual advice for COGs, would hide
     # .msk (mask), .aux.xml (nodata, CRS) and .tfw (transform), and change results.

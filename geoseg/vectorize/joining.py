@@ -51,14 +51,15 @@ def join_parts(
     yield from merge_batches(closed, _join_rows(rows, spill))
 
 
-def _join_rows(rows: list[list[OpenPart]], spill: Path) -> Iterator[PolygonBatch]:
+def _join_rows(parts: list[list[OpenPart]], spill: Path) -> Iterator[PolygonBatch]:
     """Give the polygons across seams."""
     native = library()
     assert native is not None, "the caller has looked"
-    first = rows[0][0]
+    first = parts[0][0]
     join = Join(native, first.region, first.transform, spill)
-    for row in rows:
-        yield from join.add_row([(part.window, part.tables()) for part in row])
+    for row in parts:
+        rows = range(row[0].window.row, row[0].window.row_stop)
+        yield from join.add_row(rows, ((part.window, part.tables()) for part in row))
 
 
 def _native(part: TracedPart | Path) -> OpenPart:

@@ -26,65 +26,60 @@ def merge_batches(
     Yields:
         Batches; those that nothing comes between are passed on as they are.
     """
-    waiting = iter(joined)
-    held = PolygonBatch.empty()
+    across = _Across(joined)
     for stop, parts in closed:
-        # what ends at the seam itself comes before all that lies below
-        held, due = _up_to(held, waiting, stop)
-        yield from _interleave(_side_by_side(parts), due)
-    yield from (batch for batch in (held, *waiting) if len(batch))
+        # What ends at the seam itself comes before all that lies below.
+        yield from _side_by_side([*parts, across.up_to(stop)])
+    yield from across.rest()
 
 
-def _up_to(
-    held: PolygonBatch, waiting: Iterator[PolygonBatch], row: int
-) -> tuple[PolygonBatch, PolygonBatch]:
-    """Return the rest, and the polygons whose last pixel lies above a row."""
-    due = [held]
-    while not len(due[-1]) or due[-1].bounds[-1, 3] <= row:
-        batch = next(waiting, None)
-        if batch is None:
-            break
-        due.append(batch)
-    merged = PolygonBatch.concat(due)
-    count = int(np.searchsorted(merged.last_pixels(), (row + 1) * LAST_ROW))
-    return merged.slice(count, len(merged)), merged.slice(0, count)
+class _Across:
+    """Polygons across seams; they are joined when they are asked for."""
+
+    def __init__(self, batches: Iterable[PolygonBatch]) -> None:
+        self._batches = filter(len, batches)
+        self._held: PolygonBatch | None = None
+
+    def up_to(self, row: int) -> Iterator[PolygonBatch]:
+        """Give those whose last pixel lies above a row."""
+        for batch in self.rest():
+            last_pixels = batch.last_pixels()
+            count = int(np.searchsorted(last_pixels, (row + 1) * LAST_ROW))
+            if count < len(batch):
+                self._held = batch.slice(count, len(batch))
+                if count:
+                    yield batch.slice(0, count)
+                return
+            yield batch
+
+    def rest(self) -> Iterator[PolygonBatch]:
+        """Give all others."""
+        if self._held is not None:
+            held, self._held = self._held, None
+            yield held
+        yield from self._batches
 
 
-def _interleave(
-    batches: Iterable[PolygonBatch], due: PolygonBatch
+def _side_by_side(
+    sources: Iterable[Iterator[PolygonBatch]],
 ) -> Iterator[PolygonBatch]:
-    """Merge batches with the polygons due among them, which are few."""
-    keys = due.last_pixels()
-    start = 0
-    for batch in batches:
-        stop = int(np.searchsorted(keys, batch.last_pixels()[-1]))
-        mine = due.slice(start, stop)
-        start = stop
-        yield _sorted(PolygonBatch.concat([batch, mine])) if len(mine) else batch
-    if start < len(due):
-        yield due.slice(start, len(due))
-
-
-def _side_by_side(parts: Sequence[Iterator[PolygonBatch]]) -> Iterator[PolygonBatch]:
-    """Merge the parts of a row, none of whose batches given is empty."""
-    sources = [filter(len, part) for part in parts]
-    if len(sources) == 1:
-        yield from sources[0]
-        return
-    heads = [(batch, source) for source in sources for batch in _next(source)]
+    """Merge the polygons of a row; no batch given is empty."""
+    filled = (filter(len, source) for source in sources)
+    heads = [(batch, source) for source in filled for batch in _next(source)]
     while heads:
         # All that comes before the end of some batch is there.
         stop = min(batch.last_pixels()[-1] for batch, _ in heads)
         due, left = [], []
         for batch, source in heads:
             count = int(np.searchsorted(batch.last_pixels(), stop, side="right"))
-            due.append(batch.slice(0, count))
+            if count:
+                due.append(batch.slice(0, count))
             if count < len(batch):
                 left.append((batch.slice(count, len(batch)), source))
             else:
                 left += [(following, source) for following in _next(source)]
         heads = left
-        yield _sorted(PolygonBatch.concat(due))
+        yield due[0] if len(due) == 1 else _sorted(PolygonBatch.concat(due))
 
 
 def _next(source: Iterator[PolygonBatch]) -> Iterator[PolygonBatch]:

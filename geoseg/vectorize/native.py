@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,6 @@ def library() -> ctypes.CDLL | None:
     loaded = open_library(_ARGUMENTS)
     if loaded is not None:
         loaded.geoseg_tracer_take.restype = Pointer
-        loaded.geoseg_join_take.restype = Pointer
     return loaded
 
 
@@ -110,7 +109,7 @@ _ARGUMENTS: dict[str, list[Any]] = {
     "geoseg_join_begin_row": [Pointer, ctypes.c_int32, ctypes.c_int32],
     "geoseg_join_add": [Pointer, Pointer, Pointer],
     "geoseg_join_end_row": [Pointer],
-    "geoseg_join_take": [Pointer],
+    "geoseg_join_take": [Pointer, Pointer],
     "geoseg_join_free": [Pointer],
     "geoseg_batch_view": [Pointer, Pointer],
     "geoseg_batch_free": [Pointer],
@@ -264,16 +263,18 @@ class Join:
     def __del__(self) -> None:
         self._native.geoseg_join_free(self._join)
 
-    def add_row(self, parts: Sequence[tuple[Window, Tables]]) -> Iterator[PolygonBatch]:
+    def add_row(
+        self, row: range, parts: Iterable[tuple[Window, Tables]]
+    ) -> Iterator[PolygonBatch]:
         """Join the next row of parts; yield what is closed, by its last pixel.
 
         Args:
-            parts: Window and tables of each part, from the left; all begin and end at
-                the same rows, the first of them where the row before ended.
+            row: Rows that the parts cover; they begin where the row before ended.
+            parts: Window and tables of each part, from the left; each is let go before
+                the next is asked for.
         """
         native = self._native
-        first = parts[0][0]
-        self._check(native.geoseg_join_begin_row(self._join, first.row, first.height))
+        self._check(native.geoseg_join_begin_row(self._join, row.start, len(row)))
         for window, tables in parts:
             extent = _extent(window, seams_of(window, self._region))
             arrays = [np.ascontiguousarray(tables[name]) for name in TABLES]
@@ -281,8 +282,14 @@ class Join:
             rows = (_Table * len(arrays))(*tables_given)
             self._check(native.geoseg_join_add(self._join, ctypes.byref(extent), rows))
         self._check(native.geoseg_join_end_row(self._join))
-        while address := native.geoseg_join_take(self._join):
+        while address := self._take():
             yield view_batch(native, address)
+
+    def _take(self) -> int | None:
+        """Address of the next batch of the row, which is written now."""
+        batch = Pointer()
+        self._check(self._native.geoseg_join_take(self._join, ctypes.byref(batch)))
+        return batch.value
 
     def _check(self, code: int) -> None:
         check(self._native, code, self._spill)

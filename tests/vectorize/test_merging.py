@@ -55,16 +55,16 @@ def test_parts_of_a_row_are_merged_with_what_was_joined(
     assert rows_of(merge_batches(closed, batches(shares[0]))) == list(range(40))
 
 
-def test_of_each_part_a_batch_is_read_at_a_time() -> None:
-    read = [0, 0]
+def test_of_each_part_and_of_what_is_joined_a_batch_is_read_at_a_time() -> None:
+    read = [0, 0, 0]
 
-    def part(number: int) -> Iterator[PolygonBatch]:
+    def source(number: int) -> Iterator[PolygonBatch]:
         for place in range(100):
             read[number] += 1
-            yield batch_of([2 * place + number])
+            yield batch_of([3 * place + number])
 
-    merged = merge_batches([(200, [part(0), part(1)])], iter(()))
-    for expected in range(20):
+    merged = merge_batches([(300, [source(0), source(1)])], source(2))
+    for expected in range(30):
         batch = next(merged)
         assert batch.geometry.to_pylist() == [str(expected).encode()]
-        assert max(read) <= expected // 2 + 2
+        assert max(read) <= expected // 3 + 2

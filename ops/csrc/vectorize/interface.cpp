@@ -84,7 +84,10 @@ GEOSEG_API int geoseg_join_end_row(Join* join) {
   return guarded([&] { join->end_row(); });
 }
 
-GEOSEG_API Batch* geoseg_join_take(Join* join) { return join->writer().take(true).release(); }
+// A null pointer where there is no more of the row.
+GEOSEG_API int geoseg_join_take(Join* join, Batch** batch) {
+  return guarded([&] { *batch = join->take().release(); });
+}
 
 GEOSEG_API void geoseg_join_free(Join* join) { delete join; }
 

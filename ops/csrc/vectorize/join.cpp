@@ -7,14 +7,23 @@
 namespace geoseg::vectorize {
 
 int64_t VertexStore::write(const Vertex* vertices, int64_t count) {
-  if (memory_.size() + size_t(count) > MOST) return int64_t(MOST) + file_.write(vertices, count);
-  memory_.insert(memory_.end(), vertices, vertices + count);
-  return int64_t(memory_.size()) - count;
+  if (held_ + count > MOST) return IN_FILE + file_.write(vertices, count);
+  held_ += count;
+  slabs_.push_back({std::vector<Vertex>(vertices, vertices + count), count});
+  return int64_t(slabs_.size() - 1) << 32;
 }
 
-void VertexStore::read(int64_t place, int64_t count, Vertex* to) const {
-  if (place >= int64_t(MOST)) file_.read(place - int64_t(MOST), count, to);
-  else std::copy_n(memory_.begin() + place, count, to);
+void VertexStore::read(int64_t place, int64_t count, Vertex* to) {
+  if (place >= IN_FILE) {
+    file_.read(place - IN_FILE, count, to);
+    return;
+  }
+  Slab& slab = slabs_[size_t(place >> 32)];
+  std::copy_n(slab.vertices.begin() + (place & UINT32_MAX), count, to);
+  slab.unread -= count;
+  if (slab.unread > 0) return;
+  held_ -= int64_t(slab.vertices.size());
+  std::vector<Vertex>().swap(slab.vertices);
 }
 
 Join::Join(const Extent& region, const Transform& transform, std::string folder)
@@ -23,6 +32,7 @@ Join::Join(const Extent& region, const Transform& transform, std::string folder)
 }
 
 void Join::begin_row(int32_t row, int32_t height) {
+  if (!closed_.empty()) throw std::logic_error("polygons of the row before were not taken");
   row_ = row;
   stop_ = row + height;
   std::swap(above_, next_above_);
@@ -89,9 +99,19 @@ void Join::end_row() {
       tie_corner(seam.corners[y], {seam.col, row_ + int32_t(y)});
   std::sort(closed_.begin(), closed_.end(),
             [](const Closed& a, const Closed& b) { return a.last < b.last; });
-  for (const Closed& closed : closed_)
+}
+
+std::unique_ptr<Batch> Join::take() {
+  while (!writer_.has_finished() && written_ < closed_.size()) {
+    const Closed& closed = closed_[written_++];
     write(closed.region, {int32_t(closed.last), int32_t(closed.last >> 32)});
-  closed_.clear();
+  }
+  std::unique_ptr<Batch> batch = writer_.take(true);
+  if (!batch) {
+    closed_.clear();
+    written_ = 0;
+  }
+  return batch;
 }
 
 int32_t Join::find(int32_t region) {

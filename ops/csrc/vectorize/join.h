@@ -8,6 +8,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -18,16 +19,25 @@
 
 namespace geoseg::vectorize {
 
-// Vertices, in memory as far as that is little, else in a file.
+// Vertices until they are read, each once; in memory as far as that is little, else in a file.
 class VertexStore {
  public:
   explicit VertexStore(std::string folder) : file_(std::move(folder)) {}
+  // Returns the place of the first; the others follow it.
   int64_t write(const Vertex* vertices, int64_t count);
-  void read(int64_t place, int64_t count, Vertex* to) const;
+  void read(int64_t place, int64_t count, Vertex* to);
 
  private:
-  static constexpr size_t MOST = (64 << 20) / sizeof(Vertex);
-  std::vector<Vertex> memory_;
+  // What was written together; it goes when the last of it is read.
+  struct Slab {
+    std::vector<Vertex> vertices;
+    int64_t unread;
+  };
+  static constexpr int64_t MOST = (64 << 20) / sizeof(Vertex);
+  // A place in memory is the number of a slab, and 32 bits for the vertex in it.
+  static constexpr int64_t IN_FILE = int64_t(1) << 62;
+  std::vector<Slab> slabs_;
+  int64_t held_ = 0;
   SpillFile file_;
 };
 
@@ -62,10 +72,10 @@ class Join {
   void add(const Extent& part, const Piece* pieces, int64_t piece_count, const Run* runs,
            int64_t run_count, const Arm* arms, int64_t arm_count, const InnerRing* rings,
            int64_t ring_count, const Vertex* vertices, int64_t vertex_count);
-  // Writes the polygons that are closed by now, by their last pixel.
   void end_row();
-
-  BatchWriter& writer() { return writer_; }
+  // Gives the polygons that are closed by now, by their last pixel, some at a time; nullptr
+  // when there are no more. All of a row are to be taken before the next one begins.
+  std::unique_ptr<Batch> take();
 
  private:
   static constexpr int32_t NONE = -1;
@@ -147,6 +157,7 @@ class Join {
   std::vector<Corner> corners_, next_corners_;   // there, by column
   std::vector<ColumnSeam> columns_;
   std::vector<Closed> closed_;
+  size_t written_ = 0;  // of those that are closed
   PolygonRings rings_;
 };
 
