@@ -1,4 +1,4 @@
-"""Labelled scenes: parts joined, colours turned into class indices."""
+"""Scenes in parts: joined, colours turned into class indices."""
 
 from __future__ import annotations
 
@@ -8,13 +8,25 @@ import labelled_scenes
 import numpy as np
 import pytest
 
-from geoseg.data.labelled import IGNORE, load_part_scenes
-from geoseg.errors import ConfigError
+from geoseg.data.classes import ClassConfig, ClassTable
+from geoseg.data.labelled import IGNORE
+from geoseg.data.parts import load_part_scenes
+from geoseg.errors import ConfigError, SceneError
+
+
+def table(*names: str, unknown: bool = False) -> ClassTable:
+    """Make a table of some of the classes that made scenes have."""
+    colors = dict(zip(labelled_scenes.CLASSES, labelled_scenes.COLORS, strict=True))
+    classes = [ClassConfig(i, n, colors[n]) for i, n in enumerate(names, start=1)]
+    rest = [color for name, color in colors.items() if name not in names]
+    ignore = () if unknown else ("#000000", *rest)
+    return ClassTable(tuple(classes), ignore)
 
 
 def test_parts_are_joined_and_colours_become_indices(tmp_path: Path) -> None:
     root = labelled_scenes.write(tmp_path, ["one", "two"])
-    scenes = load_part_scenes(root, ["two", "one"], labelled_scenes.CLASSES)
+    every = table(*labelled_scenes.CLASSES)
+    scenes = load_part_scenes(root, ["two", "one"], every)
     assert [scene.name for scene in scenes] == ["two", "one"]
     image, labels = labelled_scenes.draw(96, 96, seed=1)
     np.testing.assert_array_equal(scenes[0].labels, labels)
@@ -26,7 +38,7 @@ def test_parts_are_joined_and_colours_become_indices(tmp_path: Path) -> None:
 
 def test_classes_may_be_chosen_and_ordered(tmp_path: Path) -> None:
     root = labelled_scenes.write(tmp_path, ["one"])
-    (scene,) = load_part_scenes(root, ["one"], ["road", "water"])
+    (scene,) = load_part_scenes(root, ["one"], table("road", "water"))
     _, labels = labelled_scenes.draw(96, 96)
     indices = np.array([1, IGNORE, 0, *[IGNORE] * 253], np.uint8)
     np.testing.assert_array_equal(scene.labels, indices[labels])
@@ -34,9 +46,9 @@ def test_classes_may_be_chosen_and_ordered(tmp_path: Path) -> None:
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no index\.csv; set data\.root"):
-        load_part_scenes(tmp_path, ["one"], ["water"])
+        load_part_scenes(tmp_path, ["one"], table("water"))
     root = labelled_scenes.write(tmp_path, ["one"])
     with pytest.raises(ConfigError, match=r"scene nine is not in .*\['one'\]"):
-        load_part_scenes(root, ["nine"], ["water"])
-    with pytest.raises(ConfigError, match=r"no colour for the classes \['lava'\]"):
-        load_part_scenes(root, ["one"], ["water", "lava"])
+        load_part_scenes(root, ["nine"], table("water"))
+    with pytest.raises(SceneError, match=r"in the class table: #\w{6} \(\d+\.\d+%\)"):
+        load_part_scenes(root, ["one"], table("water", unknown=True))
