@@ -146,16 +146,22 @@ class ClassTable:
         meanings |= dict.fromkeys(_of_kind(self.ignore, colored=colored), IGNORE)
         return MaskCoding(meanings, colored)
 
-    def declared_coding(self) -> MaskCoding | None:
-        """Return the coding that the table asks for; None if it names neither kind."""
+    def declared_kind(self) -> Literal["values", "colors"] | None:
+        """Tell what masks hold, if the table names some of it.
+
+        Raises:
+            ConfigError: It names values and colours: a mask holds one or the other.
+        """
         codes = [code for entry in self.classes for code in entry.mask]
-        kinds = {_packed(code) is not None for code in (*codes, *self.ignore)}
-        if kinds == {True, False}:
+        codes += self.ignore
+        colors = [code for code in codes if _packed(code) is not None]
+        values = [code for code in codes if isinstance(code, int)]
+        if colors and values:
             raise ConfigError(
-                "data.classes and data.ignore name values and colours of masks; masks "
-                "hold one or the other: write '#rrggbb' for all, or numbers"
+                f"data.classes and data.ignore name colours ({colors[0]!r}) and values "
+                f"({values[0]!r}) of masks; masks hold one or the other"
             )
-        return self.coding(colored=kinds.pop()) if kinds else None
+        return "colors" if colors else "values" if values else None
 
     def of_attribute(self, value: object) -> int:
         """Return the index for a value of a class column, `UNKNOWN` if it has none.

@@ -124,7 +124,7 @@ class DataConfig:
             raise ConfigError(
                 f"data.resolution is {self.resolution} m; use more than 0"
             )
-        self.table.declared_coding()  # Refuses what contradicts itself.
+        self.table.declared_kind()  # Refuses what contradicts itself.
 
     @property
     def table(self) -> ClassTable:

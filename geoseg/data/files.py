@@ -192,8 +192,8 @@ def _open_image(path: Path, config: DataConfig) -> Scene:
 
 def _coding(table: ClassTable, mask: Mask) -> MaskCoding:
     """Return how a mask is read: as the table says, else by how it is stored."""
-    declared = table.declared_coding()
-    return declared or table.coding(colored=mask.bands >= 3)
+    kind = table.declared_kind() or ("colors" if mask.bands >= 3 else "values")
+    return table.coding(colored=kind == "colors")
 
 
 def _open_shapes(

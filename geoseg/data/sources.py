@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from geoseg.data.config import DataConfig
 from geoseg.data.files import open_file_scene
 from geoseg.data.labelled import LabelledSource
+from geoseg.data.leaks import warn_of_leaks
 from geoseg.data.pairs import Pair, find_pairs
 from geoseg.data.parts import load_part_scenes, read_part_index
 from geoseg.data.split import PARTS, Part, split_names
@@ -39,7 +40,7 @@ def open_split(config: DataConfig, parts: Collection[Part] = PARTS) -> Split:
         SceneError: A scene cannot be read, unless `data.on_bad` is skip.
 
     Warns:
-        GeosegWarning: A scene is left out.
+        GeosegWarning: A scene is left out, or two parts share ground or images.
     """
     if config.layout == "parts":
         index = read_part_index(config.root)
@@ -60,6 +61,7 @@ def open_split(config: DataConfig, parts: Collection[Part] = PARTS) -> Split:
     for part, scenes in opened.items():
         if names[part] and not scenes:
             raise ConfigError(f"no scene of data.split.{part} can be read")
+    warn_of_leaks(opened)
     return Split(*(opened.get(part, ()) for part in PARTS))
 
 
