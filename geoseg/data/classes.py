@@ -198,14 +198,16 @@ class MaskCoding:
             pixels: Values, or packed colours; any shape.
         """
         if pixels.dtype == np.uint8:  # A table of 256 is thirty times faster.
-            return self._look_up(np.arange(256))[pixels]
+            labels: npt.NDArray[np.uint8] = self._look_up(np.arange(256))[pixels]
+            return labels
         return self._look_up(pixels.astype(np.int64))
 
     def _look_up(self, values: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         places = np.searchsorted(self._codes, values)
         places = np.minimum(places, len(self._codes) - 1)
-        known = self._codes[places] == values
-        return np.where(known, self._indices[places], np.uint8(UNKNOWN))
+        labels = self._indices[places]
+        labels[self._codes[places] != values] = UNKNOWN
+        return labels
 
     def count(
         self, pixels: npt.NDArray[np.integer[Any]], where: npt.NDArray[np.bool_]

@@ -117,7 +117,7 @@ def _size(scene: LabelledSource) -> tuple[str, int]:
 
 def _digest(scene: LabelledSource) -> bytes:
     if isinstance(scene, LabelledScene):
-        return hashlib.sha256(np.ascontiguousarray(scene.image)).digest()
+        return hashlib.sha256(scene.image.tobytes()).digest()
     if scene.path is None or not scene.path.is_file():
         return scene.name.encode()
     with scene.path.open("rb") as stream:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from geoseg.data.classes import IGNORE, UNKNOWN, ClassTable, check_known
 from geoseg.data.labelled import LabelledScene
 from geoseg.errors import ConfigError, SceneError
-from geoseg.io.labels import read_picture
+from geoseg.io.labels import pack_colors, read_picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,33 +48,23 @@ def read_part_index(root: Path) -> PartIndex:
         return PartIndex(root, tuple(csv.DictReader(stream)))
 
 
-def load_part_scenes(
-    root: Path, scenes: Sequence[str], table: ClassTable
-) -> list[LabelledScene]:
-    """Load scenes that are stored in parts, their parts joined.
+def load_part_scene(root: Path, scene: str, table: ClassTable) -> LabelledScene:
+    """Load a scene that is stored in parts, its parts joined.
 
     Args:
         root: The folder, see `read_part_index`.
-        scenes: Names of the scenes to load.
+        scene: Name of the scene.
         table: Classes with their colours in the masks.
 
-    Returns:
-        Scenes in the order asked for.
-
     Raises:
-        ConfigError: The folder or a scene is not there.
+        ConfigError: The folder or the scene is not there.
         SceneError: A part cannot be read, or a mask has colours without a meaning.
     """
     index = read_part_index(root)
-    loaded = []
-    for scene in scenes:
-        if scene not in index.names:
-            raise ConfigError(
-                f"scene {scene} is not in {root}; it has {list(index.names)}"
-            )
-        parts = [row for row in index.rows if row["scene"] == scene]
-        loaded.append(_join(root / scene, parts, table))
-    return loaded
+    if scene not in index.names:
+        raise ConfigError(f"scene {scene} is not in {root}; it has {list(index.names)}")
+    parts = [row for row in index.rows if row["scene"] == scene]
+    return _join(root / scene, parts, table)
 
 
 def _join(
@@ -87,13 +77,13 @@ def _join(
     for part in parts:
         name = part["part"]
         image = read_picture(folder / "images" / f"{name}.jpg")
-        colors = read_picture(folder / "masks" / f"{name}.png").astype(np.int64)
+        colors = read_picture(folder / "masks" / f"{name}.png")
         if image.shape != colors.shape:
             raise SceneError(
                 f"{folder / 'images' / name}.jpg has {image.shape[1:]} pixels and its "
                 f"mask {colors.shape[1:]}; they must be of one size"
             )
-        packed = colors[0] << 16 | colors[1] << 8 | colors[2]
+        packed = pack_colors(colors)
         labels = coding.labels(packed)
         unexplained = labels == UNKNOWN
         unknown += coding.count(packed, unexplained)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from geoseg.data.config import DataConfig
 from geoseg.data.files import open_file_scene
 from geoseg.data.labelled import LabelledSource
 from geoseg.data.leaks import warn_of_leaks
-from geoseg.data.pairs import Pair, find_pairs
-from geoseg.data.parts import load_part_scenes, read_part_index
+from geoseg.data.pairs import find_pairs
+from geoseg.data.parts import load_part_scene, read_part_index
 from geoseg.data.split import PARTS, Part, split_names
 from geoseg.errors import ConfigError, GeosegWarning, SceneError
+from geoseg.types import OnError
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,40 +44,39 @@ def open_split(config: DataConfig, parts: Collection[Part] = PARTS) -> Split:
     Warns:
         GeosegWarning: A scene is left out, or two parts share ground or images.
     """
+    opens: Callable[[str], LabelledSource]
     if config.layout == "parts":
-        index = read_part_index(config.root)
-        names = split_names(index.names, config.split)
-        opened = {
-            part: tuple(load_part_scenes(config.root, names[part], config.table))
-            for part in PARTS
-            if part in parts
-        }
+        all_names: Sequence[str] = read_part_index(config.root).names
+        opens = partial(load_part_scene, config.root, table=config.table)
     else:
         pairs = {pair.name: pair for pair in find_pairs(config)}
-        names = split_names(list(pairs), config.split)
-        opened = {
-            part: _open_pairs([pairs[name] for name in names[part]], config)
-            for part in PARTS
-            if part in parts
-        }
+        all_names = list(pairs)
+
+        def open_pair(name: str) -> LabelledSource:
+            return open_file_scene(name, pairs[name].image, pairs[name].labels, config)
+
+        opens = open_pair
+
+    names = split_names(all_names, config.split)
+    opened = {part: _opened(names[part], opens, config.on_bad) for part in parts}
     for part, scenes in opened.items():
         if names[part] and not scenes:
-            raise ConfigError(f"no scene of data.split.{part} can be read")
+            raise ConfigError(
+                f"no scene of data.split.{part} can be read; see the warnings"
+            )
     warn_of_leaks(opened)
     return Split(*(opened.get(part, ()) for part in PARTS))
 
 
-def _open_pairs(
-    pairs: Sequence[Pair], config: DataConfig
+def _opened(
+    names: Sequence[str], opens: Callable[[str], LabelledSource], on_bad: OnError
 ) -> tuple[LabelledSource, ...]:
     opened: list[LabelledSource] = []
-    for pair in pairs:
+    for name in names:
         try:
-            opened.append(open_file_scene(pair.name, pair.image, pair.labels, config))
+            opened.append(opens(name))
         except SceneError as error:
-            if config.on_bad == "fail":
+            if on_bad == "fail":
                 raise
-            warnings.warn(
-                f"{pair.name} is left out: {error}", GeosegWarning, stacklevel=3
-            )
+            warnings.warn(f"{name} is left out: {error}", GeosegWarning, stacklevel=3)
     return tuple(opened)

@@ -14,7 +14,7 @@ from geoseg.data.classes import check_known
 from geoseg.data.config import DataConfig
 from geoseg.data.labelled import LabelledSource
 from geoseg.data.pairs import listed
-from geoseg.errors import GeosegWarning, SceneError
+from geoseg.errors import ConfigError, GeosegWarning, SceneError
 from geoseg.grid import Grid, Window
 
 BLOCK = 512
@@ -46,13 +46,17 @@ class Survey:
     @property
     def totals(self) -> npt.NDArray[np.int64]:
         """Pixels of each class in the blocks that were looked at, shape (classes,)."""
-        return np.sum([scene.counts.sum(0) for scene in self.scenes], axis=0)
+        totals: npt.NDArray[np.int64] = np.sum(
+            [scene.counts.sum(0) for scene in self.scenes], axis=0
+        )
+        return totals
 
 
 def survey(sources: Sequence[LabelledSource], config: DataConfig) -> Survey:
     """Count classes in all scenes and say what is wrong with their labels.
 
     Raises:
+        ConfigError: No scene is left.
         SceneError: Labels cannot be read, or are not in the class table; unless
             `data.on_bad` is skip and `data.unknown` is ignore.
 
@@ -79,6 +83,10 @@ def survey(sources: Sequence[LabelledSource], config: DataConfig) -> Survey:
         unknown += found
         guilty += [source.name] if found else []
         kept.append((source, seen))
+    if not kept:
+        raise ConfigError(
+            "there is no scene whose labels can be read; check data.split"
+        )
     _tell_unknown(unknown, looked_at, guilty, config)
     result = Survey(tuple(s for s, _ in kept), tuple(seen for _, seen in kept))
     _tell_empty(result, config)

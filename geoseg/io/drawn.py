@@ -162,5 +162,5 @@ def _projected(
             warnings.simplefilter("ignore", RuntimeWarning)  # Outside the CRS: inf.
             geometries = shapely.transform(geometries, on_points(transformer.transform))
         there = np.isfinite(shapely.bounds(geometries)).all(axis=1)
-        geometries = np.where(there, geometries, shapely.Polygon())
+        geometries[~there] = shapely.Polygon()
     return shapely.transform(geometries, affine_points(~grid.transform))

@@ -88,20 +88,9 @@ def read_mask(
             there &= shown
         data = visible(pixels, mask.nodata) & there
         whole = _as_integers(pixels, there, mask.path)
-        if not colored:
-            return whole[0], there, data
-        if mask.paletted:
-            whole = _palette(dataset)[:, whole[0]]
-        if whole.min() < 0 or whole.max() > 255:
-            raise SceneError(
-                f"{mask.path} has {dataset.dtypes[0]} pixels, and the class table "
-                "names colours; name the mask's values in data.classes, or write "
-                "colours as 8 bits"
-            )
-        red, green, blue = np.broadcast_to(whole, (3, *whole.shape[1:])).astype(
-            np.int64
-        )
-        return red << 16 | green << 8 | blue, there, data
+        if colored:
+            return pack_colors(_colors(mask, dataset, whole)), there, data
+        return whole[0], there, data
 
 
 def read_picture(path: Path) -> npt.NDArray[np.uint8]:
@@ -114,8 +103,34 @@ def read_picture(path: Path) -> npt.NDArray[np.uint8]:
         SceneError: It cannot be read, or holds no such picture.
     """
     mask = open_mask(path)
-    packed, _, _ = read_mask(mask, mask.grid.whole, colored=True)
-    return np.stack([packed >> 16, packed >> 8 & 255, packed & 255]).astype(np.uint8)
+    with open_dataset(mask.path) as dataset, gdal_env(), scene_errors(mask.path):
+        pixels = dataset.read(_bands_to_read(mask, colored=True))
+        return _colors(mask, dataset, pixels)
+
+
+def pack_colors(colors: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
+    """Write colours, shape (3, height, width), as one number each."""
+    red, green, blue = colors.astype(np.int32)
+    packed: npt.NDArray[np.int32] = red << 16 | green << 8 | blue
+    return packed
+
+
+def _colors(
+    mask: Mask, dataset: DatasetReader, pixels: npt.NDArray[np.integer[Any]]
+) -> npt.NDArray[np.uint8]:
+    """Return red, green and blue of pixels that are stored in whatever way."""
+    if mask.paletted:
+        return _palette(dataset)[:, pixels[0]]
+    if pixels.dtype != np.uint8:
+        if pixels.min() < 0 or pixels.max() > 255:
+            raise SceneError(
+                f"{mask.path} has {dataset.dtypes[0]} pixels, and the class table "
+                "names colours; name the mask's values in data.classes, or write "
+                "colours as 8 bits"
+            )
+        pixels = pixels.astype(np.uint8)
+    colors: npt.NDArray[np.uint8] = np.broadcast_to(pixels, (3, *pixels.shape[1:]))
+    return colors
 
 
 def _bands_to_read(mask: Mask, colored: bool) -> tuple[int, ...]:

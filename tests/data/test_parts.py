@@ -8,9 +8,9 @@ import labelled_scenes
 import numpy as np
 import pytest
 
-from geoseg.data.classes import ClassConfig, ClassTable
+from geoseg.data.classes import ClassConfig, ClassTable, Code
 from geoseg.data.labelled import IGNORE
-from geoseg.data.parts import load_part_scenes
+from geoseg.data.parts import load_part_scene
 from geoseg.errors import ConfigError, SceneError
 
 
@@ -19,26 +19,26 @@ def table(*names: str, unknown: bool = False) -> ClassTable:
     colors = dict(zip(labelled_scenes.CLASSES, labelled_scenes.COLORS, strict=True))
     classes = [ClassConfig(i, n, colors[n]) for i, n in enumerate(names, start=1)]
     rest = [color for name, color in colors.items() if name not in names]
-    ignore = () if unknown else ("#000000", *rest)
+    ignore: tuple[Code, ...] = () if unknown else ("#000000", *rest)
     return ClassTable(tuple(classes), ignore)
 
 
 def test_parts_are_joined_and_colours_become_indices(tmp_path: Path) -> None:
     root = labelled_scenes.write(tmp_path, ["one", "two"])
     every = table(*labelled_scenes.CLASSES)
-    scenes = load_part_scenes(root, ["two", "one"], every)
-    assert [scene.name for scene in scenes] == ["two", "one"]
+    scene = load_part_scene(root, "two", every)
+    assert scene.name == "two"
     image, labels = labelled_scenes.draw(96, 96, seed=1)
-    np.testing.assert_array_equal(scenes[0].labels, labels)
-    assert scenes[0].image.shape == (3, 96, 96)
+    np.testing.assert_array_equal(scene.labels, labels)
+    assert scene.image.shape == (3, 96, 96)
     # JPEG changes colours a little, but not where they are.
-    assert np.abs(scenes[0].image.astype(int) - image).mean() < 8
+    assert np.abs(scene.image.astype(int) - image).mean() < 8
     assert set(np.unique(labels)) == {0, 1, 2, IGNORE}
 
 
 def test_classes_may_be_chosen_and_ordered(tmp_path: Path) -> None:
     root = labelled_scenes.write(tmp_path, ["one"])
-    (scene,) = load_part_scenes(root, ["one"], table("road", "water"))
+    scene = load_part_scene(root, "one", table("road", "water"))
     _, labels = labelled_scenes.draw(96, 96)
     indices = np.array([1, IGNORE, 0, *[IGNORE] * 253], np.uint8)
     np.testing.assert_array_equal(scene.labels, indices[labels])
@@ -46,9 +46,9 @@ def test_classes_may_be_chosen_and_ordered(tmp_path: Path) -> None:
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no index\.csv; set data\.root"):
-        load_part_scenes(tmp_path, ["one"], table("water"))
+        load_part_scene(tmp_path, "one", table("water"))
     root = labelled_scenes.write(tmp_path, ["one"])
     with pytest.raises(ConfigError, match=r"scene nine is not in .*\['one'\]"):
-        load_part_scenes(root, ["nine"], table("water"))
+        load_part_scene(root, "nine", table("water"))
     with pytest.raises(SceneError, match=r"in the class table: #\w{6} \(\d+\.\d+%\)"):
-        load_part_scenes(root, ["one"], table("water", unknown=True))
+        load_part_scene(root, "one", table("water", unknown=True))
