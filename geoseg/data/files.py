@@ -132,6 +132,24 @@ class FileScene:
         return labels
 
 
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """An image whose labels are of no interest."""
+
+    name: str
+    path: Path
+    grid: Grid
+
+
+def open_image_file(name: str, image: Path, config: DataConfig) -> ImageFile:
+    """Look at an image only.
+
+    Raises:
+        SceneError: It cannot be read.
+    """
+    return ImageFile(name, image, _open_image(image, config).source)
+
+
 def open_file_scene(
     name: str, image: Path, labels: Path, config: DataConfig
 ) -> FileScene:

@@ -7,13 +7,15 @@ import itertools
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyproj
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from geoseg.data.labelled import LabelledScene, LabelledSource
+from geoseg.data.labelled import LabelledScene
 from geoseg.errors import GeosegWarning
 from geoseg.grid import Grid
 from geoseg.io.projection import affine_points, on_points
@@ -27,11 +29,28 @@ _MOST_TOLD = 10
 _EDGE_PARTS = 16
 """Straight parts that stand for an edge of a scene in degrees."""
 
-Placed = tuple[str, LabelledSource]
-"""A scene and its part of the split."""
+
+class Placed(Protocol):
+    """What is asked of a scene; a `LabelledSource` has it."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def path(self) -> Path | None:
+        """Its image; None if it is in memory only."""
+
+    @property
+    def grid(self) -> Grid:
+        """Where it lies."""
 
 
-def warn_of_leaks(parts: Mapping[str, Sequence[LabelledSource]]) -> None:
+InPart = tuple[str, Placed]
+"""A part of the split, and a scene in it."""
+
+
+def warn_of_leaks(parts: Mapping[str, Sequence[Placed]]) -> None:
     """Warn of scenes in different parts that show one place or are one image.
 
     Places are compared for georeferenced scenes only. Images are the same where their
@@ -57,7 +76,7 @@ def _warn(what: str, pairs: Iterator[str]) -> None:
         )
 
 
-def _overlapping(placed: Sequence[Placed]) -> Iterator[str]:
+def _overlapping(placed: Sequence[InPart]) -> Iterator[str]:
     """Say which scenes of different parts overlap, and by how much."""
     found = [(part, s.name, _footprint(s.grid)) for part, s in placed if s.grid.crs]
     footprints = np.array([footprint for _, _, footprint in found], dtype=object)
@@ -89,15 +108,15 @@ def _footprint(grid: Grid) -> BaseGeometry:
     return shapely.make_valid(degrees)
 
 
-def _equal(placed: Sequence[Placed]) -> Iterator[str]:
+def _equal(placed: Sequence[InPart]) -> Iterator[str]:
     """Say which scenes of different parts are one image; hashes what may be."""
-    by_size: dict[tuple[str, int], list[Placed]] = defaultdict(list)
+    by_size: dict[tuple[str, int], list[InPart]] = defaultdict(list)
     for part, scene in placed:
         by_size[_size(scene)].append((part, scene))
     for alike in by_size.values():
         if len({part for part, _ in alike}) < 2:
             continue
-        by_digest: dict[bytes, list[Placed]] = defaultdict(list)
+        by_digest: dict[bytes, list[InPart]] = defaultdict(list)
         for part, scene in alike:
             by_digest[_digest(scene)].append((part, scene))
         for same in by_digest.values():
@@ -106,7 +125,7 @@ def _equal(placed: Sequence[Placed]) -> Iterator[str]:
                     yield f"{_told(part, scene.name)} and {_told(other, twin.name)}"
 
 
-def _size(scene: LabelledSource) -> tuple[str, int]:
+def _size(scene: Placed) -> tuple[str, int]:
     """Return what equal images have in common, without a look at their bytes."""
     if isinstance(scene, LabelledScene):
         return "memory", scene.image.nbytes
@@ -115,7 +134,7 @@ def _size(scene: LabelledSource) -> tuple[str, int]:
     return scene.name, 0  # Of another machine: not fetched for this.
 
 
-def _digest(scene: LabelledSource) -> bytes:
+def _digest(scene: Placed) -> bytes:
     if isinstance(scene, LabelledScene):
         return hashlib.sha256(scene.image.tobytes()).digest()
     if scene.path is None or not scene.path.is_file():

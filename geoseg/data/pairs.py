@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,13 +50,7 @@ def find_pairs(config: DataConfig) -> list[Pair]:
             f"data.root: {config.root} is no folder; set it to where the data are"
         )
     one_for_all = _one_for_all(config)
-    masks = {} if one_for_all else _by_name(config.root, config.labels, VECTOR_SUFFIXES)
-    taken = set(masks.values())
-    images = {
-        name: path
-        for name, path in _by_name(config.root, config.images, (), taken).items()
-        if not matches(name, config.leave_out)
-    }
+    images, masks = _candidates(config, one_for_all)
     if not images:
         raise ConfigError(
             f"no image matches data.images={config.images} below {config.root}; check "
@@ -64,10 +58,9 @@ def find_pairs(config: DataConfig) -> list[Pair]:
         )
     if one_for_all:
         return [Pair(name, images[name], one_for_all) for name in sorted(images)]
-    labelled = {name for name in masks if not matches(name, config.leave_out)}
-    _tell("image", "labels", images.keys() - labelled, config)
-    _tell("file of labels", "image", labelled - images.keys(), config)
-    both = sorted(images.keys() & labelled)
+    _tell("image", "labels", images.keys() - masks.keys(), config)
+    _tell("file of labels", "image", masks.keys() - images.keys(), config)
+    both = sorted(images.keys() & masks.keys())
     if not both:
         raise ConfigError(
             f"no image of data.images={config.images} has labels at "
@@ -109,11 +102,29 @@ def _one_for_all(config: DataConfig) -> Path | None:
     return path
 
 
+def _candidates(
+    config: DataConfig, one_for_all: Path | None
+) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Return images and files of labels by name, without what is left out."""
+    kinds: list[tuple[str, tuple[str, ...]]] = [(config.images, ())]
+    if one_for_all is None:
+        kinds.append((config.labels, VECTOR_SUFFIXES))
+    found: dict[str, dict[str, Path]] = {config.labels: {}}
+    taken: set[Path] = set()
+    # `{stem}.png` would take what `{stem}_mask.png` means: the longer one comes first.
+    for pattern, also in sorted(kinds, key=lambda kind: -len(kind[0])):
+        files = _by_name(config.root, pattern, also, taken)
+        taken |= set(files.values())
+        found[pattern] = {
+            name: path
+            for name, path in files.items()
+            if not matches(name, config.leave_out)
+        }
+    return found[config.images], found[config.labels]
+
+
 def _by_name(
-    root: Path,
-    pattern: str,
-    also: Sequence[str],
-    taken: Iterable[Path] = (),
+    root: Path, pattern: str, also: Sequence[str], taken: Collection[Path]
 ) -> dict[str, Path]:
     """Return the files that fit a pattern by the name of their scene.
 
@@ -130,11 +141,10 @@ def _by_name(
         )
     regex = _regex(pattern)
     found: dict[str, Path] = {}
-    elsewhere = set(taken)
     for path in sorted(root.glob(_glob(pattern))):
         match = regex.fullmatch(path.relative_to(root).as_posix())
         open_ended = pattern.endswith("*")
-        if match is None or path in elsewhere or not path.is_file():
+        if match is None or path in taken or not path.is_file():
             continue
         if open_ended and path.suffix.lower() not in (*_RASTERS, *also):
             continue
