@@ -209,7 +209,7 @@ def draw(path: Path, crs: str, **columns: Any) -> Path:  # noqa: ANN401
     """Write three squares, the third on the second, and a point, in some CRS."""
     shapes: list[shapely.Geometry] = []
     shapes += squares((5, 5, 20), (30, 10, 20), (40, 20, 20.4), (1000, 1000, 5))
-    shapes.append(shapes[0].centroid)
+    shapes.append(shapely.centroid(shapes[0]))
     frame = gpd.GeoDataFrame(columns, geometry=shapes, crs=rasters.UTM)
     if path.suffix == ".shp":  # Holds one kind of geometry.
         frame = frame[:-1]
