@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import glob
 import re
 import warnings
 from collections.abc import Collection, Iterable, Sequence
@@ -141,8 +142,11 @@ def _by_name(
         )
     regex = _regex(pattern)
     found: dict[str, Path] = {}
-    for path in sorted(root.glob(_glob(pattern))):
-        match = regex.fullmatch(path.relative_to(root).as_posix())
+    # Not by Path.glob, which does not follow links to folders.
+    names = glob.glob(_glob(pattern), root_dir=root, recursive=True)  # noqa: PTH207
+    for file in sorted(names):
+        path = root / file
+        match = regex.fullmatch(Path(file).as_posix())
         open_ended = pattern.endswith("*")
         if match is None or path in taken or not path.is_file():
             continue

@@ -113,11 +113,11 @@ def read_shapes(
         ) from error
     # An index of the file may give them in any order.
     order = np.argsort(fids)
+    order = order[shapely.area(geometries[order]) > 0]  # Points and lines paint none.
     geometries = _projected(geometries[order], crs, target, grid)
     values = [None] * len(order) if column is None else fields[0][order].tolist()
     painted = np.array([value_of(value) for value in values], np.uint8)
-    areal = shapely.area(geometries) > 0  # Points and lines cover no pixel centre.
-    return Shapes(shapely.STRtree(geometries[areal]), painted[areal])
+    return Shapes(shapely.STRtree(geometries), painted)
 
 
 def _first_layer(path: Path) -> str:

@@ -217,7 +217,7 @@ def test_unlabelled_pixels_stay_unlabelled() -> None:
 @pytest.mark.parametrize(("balance", "low", "high"), [(0.0, 0.0, 0.2), (1.0, 0.3, 1.0)])
 def test_balance_shows_rare_classes(balance: float, low: float, high: float) -> None:
     labels = np.zeros((400, 400), np.uint8)
-    labels[7, 390] = 1  # one pixel in 160 000
+    labels[207, 390] = 1  # one pixel in 160 000
     scene = LabelledScene("rare", np.zeros((3, 400, 400), np.uint8), labels)
     _, drawn = sampler(scene, classes=2, balance=balance).batch(0, 0, 60, 32)
     share = float((drawn == 1).flatten(1).any(1).float().mean())

@@ -230,7 +230,7 @@ def draw(path: Path, crs: str, **columns: Any) -> Path:  # noqa: ANN401
 def test_polygons_become_labels_where_they_lie(
     tmp_path: Path, ground: Path, name: str, crs: str
 ) -> None:
-    kinds = ["water", "road", "land", "land", "water"]
+    kinds = ["water", "road", "land", "land", "road"]
     path = draw(tmp_path / name, crs, kind=kinds)
     found = scene(ground, path, vector={"class_column": "kind"})
     expected = rasterize(
@@ -261,11 +261,11 @@ def test_background_and_one_class_for_all(tmp_path: Path, ground: Path) -> None:
 
 
 def test_values_of_the_column_without_a_meaning(tmp_path: Path, ground: Path) -> None:
-    # Only what touches the scene is looked at: the fourth does not.
+    # Only polygons that touch the scene are looked at: the fourth does not.
     path = draw(tmp_path / "l.gpkg", "EPSG:4326", kind=[1, 3, 7, 3, 3])
     vector = {"class_column": "kind"}
     with pytest.raises(
-        SceneError, match=r"l\.gpkg: 2 polygons .*table: 3 \(50.00%\); name them"
+        SceneError, match=r"l\.gpkg: 1 polygons .*table: 3 \(33.33%\); name them"
     ):
         scene(ground, path, vector=vector)
     found = scene(ground, path, vector=vector, unknown="ignore")

@@ -135,6 +135,19 @@ def test_what_is_no_pair_is_named(
         found(tmp_path, **patterns)
 
 
+def test_folders_may_be_links(tmp_path: Path) -> None:
+    touch(tmp_path, "disk/U/img/a.tif", "disk/U/ann/a.tif")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/Train").symlink_to(tmp_path / "disk")
+    patterns = {
+        "images": "{folder}/img/{stem}.tif",
+        "labels": "{folder}/ann/{stem}.tif",
+    }
+    assert [name for name, _, _ in found(tmp_path / "data", **patterns)] == [
+        "Train/U/a"
+    ]
+
+
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.root: .* is no folder"):
         found(tmp_path / "missing")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import labelled_scenes
 import numpy as np
 import pytest
 
+from geoseg.config import compose, convert, override
 from geoseg.data.classes import ClassConfig, ClassTable, Code
+from geoseg.data.config import DataConfig
 from geoseg.data.labelled import IGNORE
 from geoseg.data.parts import load_part_scene
 from geoseg.errors import ConfigError, SceneError
@@ -52,3 +55,15 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         load_part_scene(root, "nine", table("water"))
     with pytest.raises(SceneError, match=r"in the class table: #\w{6} \(\d+\.\d+%\)"):
         load_part_scene(root, "one", table("water", unknown=True))
+
+
+def test_real_masks_have_the_pixels_that_were_counted(shared_data: Path) -> None:
+    root = shared_data / "dubai-mbrsc"
+    composed = compose("train-builtin", [override("data.root", root)])
+    table = convert(composed["data"], DataConfig).table
+    scene = load_part_scene(root, "tile-1", table)
+    with (root / "index.csv").open(newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["scene"] == "tile-1"]
+    for index, entry in enumerate(table.classes):
+        counted = sum(int(row[f"px_{entry.name}"]) for row in rows)
+        assert int((scene.labels == index).sum()) == counted
