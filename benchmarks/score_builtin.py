@@ -26,8 +26,11 @@ from scipy import ndimage
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 import geoseg
-from geoseg.config import compose, override
-from geoseg.data.labelled import IGNORE, LabelledScene, load_part_scenes
+from geoseg.config import compose, convert, override
+from geoseg.data.classes import ClassTable
+from geoseg.data.config import DataConfig
+from geoseg.data.labelled import IGNORE, LabelledScene
+from geoseg.data.parts import load_part_scene
 from geoseg.models.registry import find_model, load_model, read_spec
 
 HELD_OUT = ("tile-2", "tile-6")
@@ -43,12 +46,11 @@ def main() -> None:
     parser.add_argument("--zero-vit", action="store_true", help="also score without it")
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
-    data = compose("train-builtin", [override("data.root", str(arguments.data))])[
-        "data"
-    ]
-    names = [entry["name"] for entry in data["classes"]]
-    ids = [entry["id"] for entry in data["classes"]]
-    held_out = load_part_scenes(arguments.data, HELD_OUT, names)
+    recipe = compose("train-builtin", [override("data.root", str(arguments.data))])
+    data = convert(recipe["data"], DataConfig)
+    names = [entry.name for entry in data.classes]
+    ids = [entry.id for entry in data.classes]
+    held_out = load(arguments.data, HELD_OUT, data.table)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         scores = {
@@ -58,7 +60,7 @@ def main() -> None:
             zeroed = without_vit(arguments.model, work / "zeroed")
             masks = segment(held_out, str(zeroed), ids, work / "without")
             scores["geoseg, ViT zeroed"] = score(masks, held_out)
-    training = load_part_scenes(arguments.data, data["scenes"], names)
+    training = load(arguments.data, data.split.train, data.table)
     # Both readings of the rival: the better one is the floor to beat.
     for title, masks in rival(training, held_out, len(names)).items():
         scores[title] = score(masks, held_out)
@@ -66,6 +68,11 @@ def main() -> None:
     if arguments.json is not None:
         figures = {"held_out": list(HELD_OUT), "classes": names, "scores": scores}
         write_results(arguments.json, figures)
+
+
+def load(root: Path, names: Sequence[str], table: ClassTable) -> list[LabelledScene]:
+    """Scenes by name, their parts joined."""
+    return [load_part_scene(root, name, table) for name in names]
 
 
 def segment(

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from geoseg.data.labelled import LabelledScene
-from geoseg.errors import ConfigError
+from geoseg.data.augment import recolor, resize, turn
+from geoseg.data.classes import IGNORE
+from geoseg.data.config import DataConfig
+from geoseg.data.labelled import LabelledSource
+from geoseg.data.survey import SceneSurvey, survey, survey_scene
+from geoseg.errors import ConfigError, GeosegWarning, SceneError
+from geoseg.grid import Grid, Window
+from geoseg.types import OnError
 
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, what saturation is measured against
+_FINER = 1.5
+"""How many times finer than asked for a scene is resampled: as in `geoseg segment`."""
+
+_TRIES = 8
+"""Places looked at for a chip with labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +60,52 @@ class ChipConfig:
 
 
 class ChipSampler:
-    """Draws batches of chips; the same (seed, step) always gives the same batch."""
+    """Draws batches of chips; the same (seed, step) always gives the same batch.
+
+    It holds no open file and no state that draws change: it may be pickled, and asked
+    from several threads and processes.
+    """
 
     def __init__(
-        self, scenes: Sequence[LabelledScene], num_classes: int, config: ChipConfig
+        self,
+        scenes: Sequence[LabelledSource],
+        num_classes: int,
+        config: ChipConfig,
+        *,
+        index: Sequence[SceneSurvey] | None = None,
+        resolution: float | None = None,
+        on_bad: OnError = "fail",
     ) -> None:
+        """Find out where the classes are.
+
+        Args:
+            scenes: What chips are cut from.
+            num_classes: Classes that labels have.
+            config: How chips are cut.
+            index: Where the classes of each scene are, if that is known already.
+            resolution: Metres a pixel of a chip that is not magnified; georeferenced
+                scenes that are finer by more than 1.5 times are resampled to it.
+            on_bad: What to do about an image that cannot be read: take another one, or
+                raise.
+
+        Raises:
+            ConfigError: There is no scene.
+        """
+        if not scenes:
+            raise ConfigError("there is no scene to cut chips from; check data.split")
         self.scenes = list(scenes)
         self.num_classes = num_classes
         self.config = config
-        areas = np.array([scene.labels.size for scene in scenes], np.float64)
+        self.on_bad = on_bad
+        self.index = index or [survey_scene(scene, num_classes) for scene in scenes]
+        areas = np.array([s.grid.height * s.grid.width for s in scenes], np.float64)
         # Square root: a scene four times as large is drawn twice as often.
         self.weights = np.sqrt(areas) / np.sqrt(areas).sum()
-        self.places = [
-            [np.flatnonzero(scene.labels == k) for k in range(num_classes)]
-            for scene in scenes
-        ]
+        holds = np.array([seen.counts.sum(0) > 0 for seen in self.index])
+        self.present = np.flatnonzero(holds.any(axis=0))
+        # Weights of the scenes that hold each class, shape (classes, scenes).
+        self._by_class = self.weights * holds.T
+        self._reduction = [_reduction(scene.grid, resolution) for scene in scenes]
 
     def batch(
         self, seed: int, step: int, count: int, side: int
@@ -71,82 +113,112 @@ class ChipSampler:
         """Draw one batch of `count` chips, `side` pixels wide.
 
         Returns:
-            Images (B, 3, side, side), float32 in 0..1, and labels (B, side, side),
+            Images (B, C, side, side), float32 in 0..1, and labels (B, side, side),
             int64, `geoseg.data.labelled.IGNORE` where unlabelled.
+
+        Raises:
+            SceneError: A scene cannot be read.
         """
-        chips = [
-            self._chip(np.random.default_rng((seed, step, sample)), side)
-            for sample in range(count)
-        ]
+        chips = [self.chip((seed, step, sample), side) for sample in range(count)]
         images, labels = zip(*chips, strict=True)
         return torch.stack(images), torch.stack(labels)
 
-    def _chip(self, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor]:
-        index = int(rng.choice(len(self.scenes), p=self.weights))
-        scene = self.scenes[index]
-        height, width = scene.labels.shape
+    def chip(self, key: Sequence[int], side: int) -> tuple[Tensor, Tensor]:
+        """Draw one chip: image (C, side, side), float32, and labels, int64.
+
+        Args:
+            key: Seed, step and sample: all that the chip depends on.
+            side: Its side, pixels.
+
+        Raises:
+            SceneError: A scene cannot be read.
+        """
+        rng = np.random.default_rng(key)
+        image, labels = self._labelled(rng, side)
+        image, labels = resize(image, labels, side)
+        image, labels = turn(rng, image, labels)
+        return recolor(rng, image, self.config.color), labels.long()
+
+    def _labelled(self, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor]:
+        """Cut a place with labels out, of its own size; where there are few, any."""
+        for tries in range(1, _TRIES + 1):
+            place, window = self._place(rng, size)
+            scene = self.scenes[place]
+            try:
+                image, labels = scene.read(window)
+            except SceneError as error:
+                if self.on_bad == "fail" or tries == _TRIES:
+                    raise
+                warnings.warn(str(error), GeosegWarning, stacklevel=4)
+                continue
+            if tries == _TRIES or (labels != IGNORE).any():
+                break
+        pixels = np.asarray(image, np.float32) / np.float32(scene.scale)
+        return torch.from_numpy(pixels), torch.from_numpy(np.array(labels))
+
+    def _place(self, rng: np.random.Generator, size: int) -> tuple[int, Window]:
+        """Draw a scene and a window of it: anywhere, or around a class drawn evenly."""
         low, high = np.log(self.config.scale)
-        side = round(size / float(np.exp(rng.uniform(low, high))))
-        side = min(side, height, width)
-        row, col = self._corner(rng, index, side)
-        image = torch.from_numpy(
-            scene.image[:, row : row + side, col : col + side].astype(np.float32) / 255
-        )
-        labels = torch.from_numpy(
-            scene.labels[row : row + side, col : col + side].astype(np.int64)
-        )
-        image, labels = _resize(image, labels, size)
-        image, labels = _turn(rng, image, labels)
-        return _recolor(rng, image, self.config.color), labels
+        magnified = float(np.exp(rng.uniform(low, high)))
+        if len(self.present) and rng.random() < self.config.balance:
+            wanted = int(rng.choice(self.present))
+            shares = self._by_class[wanted]
+            place = int(rng.choice(len(shares), p=shares / shares.sum()))
+            center = self._pixel_of(rng, place, wanted)
+        else:
+            place = int(rng.choice(len(self.scenes), p=self.weights))
+            center = None
+        grid = self.scenes[place].grid
+        side = max(1, round(size * self._reduction[place] / magnified))
+        side = min(side, grid.height, grid.width)
+        if center is None:
+            row = int(rng.integers(0, grid.height - side + 1))
+            col = int(rng.integers(0, grid.width - side + 1))
+        else:
+            row = min(max(center[0] - side // 2, 0), grid.height - side)
+            col = min(max(center[1] - side // 2, 0), grid.width - side)
+        return place, Window(row, col, side, side)
 
-    def _corner(
-        self, rng: np.random.Generator, index: int, side: int
+    def _pixel_of(
+        self, rng: np.random.Generator, place: int, wanted: int
     ) -> tuple[int, int]:
-        height, width = self.scenes[index].labels.shape
-        row = int(rng.integers(0, height - side + 1))
-        col = int(rng.integers(0, width - side + 1))
-        if rng.random() < self.config.balance:
-            places = self.places[index][int(rng.integers(self.num_classes))]
-            if len(places):
-                center = int(places[int(rng.integers(len(places)))])
-                row = min(max(center // width - side // 2, 0), height - side)
-                col = min(max(center % width - side // 2, 0), width - side)
-        return row, col
+        """Draw a pixel of a class, all in the blocks that are known alike."""
+        seen = self.index[place]
+        shares: npt.NDArray[np.float64] = (
+            seen.counts[:, wanted] / seen.counts[:, wanted].sum()
+        )
+        block = seen.blocks[int(rng.choice(len(shares), p=shares))]
+        labels = self.scenes[place].read_labels(block)
+        found = np.flatnonzero(labels == wanted)
+        row, col = divmod(int(found[int(rng.integers(len(found)))]), block.width)
+        return block.row + row, block.col + col
 
 
-def _resize(image: Tensor, labels: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    if image.shape[-1] == size:
-        return image, labels
-    image = F.interpolate(
-        image[None],
-        size=(size, size),
-        mode="bilinear",
-        align_corners=False,
-        antialias=True,
-    )[0]
-    labels = F.interpolate(
-        labels[None, None].float(), size=(size, size), mode="nearest-exact"
-    )[0, 0].long()
-    return image, labels
+def chip_sampler(
+    sources: Sequence[LabelledSource], data: DataConfig, chips: ChipConfig
+) -> ChipSampler:
+    """Look at all labels of some scenes and return what draws chips from them.
+
+    Raises:
+        SceneError: As `survey`.
+
+    Warns:
+        GeosegWarning: As `survey`.
+    """
+    seen = survey(sources, data)
+    return ChipSampler(
+        seen.sources,
+        len(data.classes),
+        chips,
+        index=seen.scenes,
+        resolution=data.resolution,
+        on_bad=data.on_bad,
+    )
 
 
-def _turn(
-    rng: np.random.Generator, image: Tensor, labels: Tensor
-) -> tuple[Tensor, Tensor]:
-    turns = int(rng.integers(4))
-    image, labels = torch.rot90(image, turns, (1, 2)), torch.rot90(labels, turns)
-    if rng.random() < 0.5:
-        image, labels = image.flip(2), labels.flip(1)
-    return image.contiguous(), labels.contiguous()
-
-
-def _recolor(rng: np.random.Generator, image: Tensor, strength: float) -> Tensor:
-    if strength == 0:
-        return image
-    brightness, contrast, saturation = 1 + rng.uniform(-strength, strength, 3)
-    cast = 1 + rng.uniform(-strength / 5, strength / 5, (3, 1, 1))
-    image = image * torch.from_numpy(cast * brightness).float()
-    image = (image - image.mean()) * contrast + image.mean()
-    gray = (image * torch.tensor(LUMA).view(3, 1, 1)).sum(0, keepdim=True)
-    recolored: Tensor = (image - gray) * saturation + gray
-    return recolored.clamp(0, 1)
+def _reduction(grid: Grid, resolution: float | None) -> float:
+    """Return how many pixels of a scene become one of a chip, along an edge."""
+    own = None if resolution is None else grid.ground_resolution()
+    if own is None or resolution is None or own * _FINER >= resolution:
+        return 1.0
+    return resolution / own

@@ -26,7 +26,7 @@ from geoseg.io.projection import affine_points, on_points
 Box = tuple[float, float, float, float]
 """Left, bottom, right, top."""
 
-_UNREADABLE = (
+UNREADABLE = (
     DataSourceError,
     DataLayerError,
     GEOSException,
@@ -149,8 +149,8 @@ def _read_polygons(path: Path) -> tuple[BaseGeometry, pyproj.CRS | None]:
             geometries = shapely.make_valid(shapely.from_wkb(shapes, on_invalid="fix"))
             area = shapely.union_all(geometries[shapely.area(geometries) > 0])
             if not area.is_empty:
-                return area, _crs_of(meta)
-    except _UNREADABLE as error:
+                return area, crs_of(meta)
+    except UNREADABLE as error:
         raise UsageError(
             f"the AOI {path} cannot be read: {error}; give a file with polygons, for "
             "example GeoJSON or GeoPackage"
@@ -158,7 +158,7 @@ def _read_polygons(path: Path) -> tuple[BaseGeometry, pyproj.CRS | None]:
     raise UsageError(f"the AOI {path} has no polygon; draw one around the area")
 
 
-def _crs_of(meta: Mapping[str, Any]) -> pyproj.CRS | None:
+def crs_of(meta: Mapping[str, Any]) -> pyproj.CRS | None:
     """Return the CRS of a layer; a GeoPackage may say outright that it has none."""
     if meta["crs"] is None:
         return None

@@ -41,6 +41,9 @@ _OPTIONS = {
     "GDAL_HTTP_LOW_SPEED_LIMIT": 1000,
     "GDAL_HTTP_MAX_RETRY": 2,
     "GDAL_HTTP_RETRY_DELAY": 1,
+    # GDAL's quick way through a PNG does not notice that the file ends early, and fills
+    # the rest with what lies in memory.
+    "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",
     # A VRT may carry Python source; it must never run, whatever the environment says.
     "GDAL_VRT_ENABLE_PYTHON": "NO",
 }

@@ -12,9 +12,10 @@ import torch
 import yaml
 
 from geoseg.config import dump
-from geoseg.data.chips import ChipConfig, ChipSampler
-from geoseg.data.labelled import load_part_scenes
-from geoseg.errors import ConfigError, OutputError
+from geoseg.data.chips import ChipConfig, chip_sampler
+from geoseg.data.config import DataConfig
+from geoseg.data.sources import open_split
+from geoseg.errors import OutputError
 from geoseg.io.atomic import atomic_path
 from geoseg.io.lock import exclusive
 from geoseg.models.export import save_model
@@ -23,59 +24,8 @@ from geoseg.models.segmenter import build_mask2former
 from geoseg.tiling import check_tile_size
 from geoseg.training.loop import LoopConfig, TrainingLoop
 from geoseg.training.losses import DenseMask2FormerLoss
-from geoseg.types import ClassInfo
 
 Progress = Callable[[int, dict[str, float]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class ClassConfig:
-    """One class of the class table."""
-
-    id: int
-    """Value in class masks."""
-    name: str
-    """Name in legends."""
-    color: tuple[int, int, int]
-    """Red, green, blue, 0-255."""
-
-
-@dataclass(frozen=True, slots=True)
-class DataConfig:
-    """Where the labelled scenes are and which are trained on."""
-
-    root: Path
-    """Folder of the labelled scenes."""
-    scenes: tuple[str, ...]
-    """Scenes to train on; every other scene stays unseen."""
-    classes: tuple[ClassConfig, ...]
-    """Class table; the order is that of the logits."""
-    resolution: float
-    """Ground resolution of the scenes, metres per pixel."""
-    mean: tuple[float, ...]
-    """Mean per band, 0..1."""
-    std: tuple[float, ...]
-    """Standard deviation per band."""
-
-    def __post_init__(self) -> None:
-        """Check that lists fit each other.
-
-        Raises:
-            ConfigError: They do not, or there is nothing to train on.
-        """
-        if not self.scenes or len(self.classes) < 2:
-            raise ConfigError(
-                "data.scenes and data.classes: name one and two, at least"
-            )
-        if not len(self.mean) == len(self.std) == 3:
-            raise ConfigError(
-                f"data.mean and data.std hold {len(self.mean)} and {len(self.std)} "
-                "numbers; give one for each of red, green and blue"
-            )
-        if not self.resolution > 0:
-            raise ConfigError(
-                f"data.resolution is {self.resolution} m; use more than 0"
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +81,8 @@ def _run_alone(config: TrainConfig, progress: Progress) -> Path:
     patch = patch_size(model.config)
     for size in (config.chips.size, config.train.final_chip_size, config.tile_size):
         check_tile_size(size, patch)
-    scenes = load_part_scenes(config.data.root, config.data.scenes, names)
-    sampler = ChipSampler(scenes, len(names), config.chips)
+    scenes = open_split(config.data, ("train",)).train
+    sampler = chip_sampler(scenes, config.data, config.chips)
     loss = DenseMask2FormerLoss(
         model.config.mask_feature_size,
         len(names),
@@ -160,7 +110,7 @@ def _run_alone(config: TrainConfig, progress: Progress) -> Path:
     save_model(
         trained,
         unfinished,
-        classes=[ClassInfo(c.id, c.name, c.color) for c in config.data.classes],
+        classes=config.data.table.infos,
         mean=config.data.mean,
         std=config.data.std,
         tile_size=config.tile_size,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from geoseg.data import survey
 from geoseg.data.chips import ChipConfig, ChipSampler
 from geoseg.data.labelled import IGNORE, LabelledScene
 from geoseg.errors import ConfigError
@@ -52,6 +54,20 @@ def test_same_seed_and_step_give_the_same_batch() -> None:
     assert not torch.equal(images[0], images[2])
     assert not torch.equal(images[0], images[3])
     assert not torch.equal(images[0][0], images[0][1])
+
+
+def test_no_generator_but_its_own_is_asked_or_changed() -> None:
+    source = sampler(noise(), scale=(0.5, 2.0), color=0.3, balance=0.5)
+    torch_state = torch.get_rng_state()
+    numpy_state = pickle.dumps(np.random.get_state())  # noqa: NPY002
+    first = source.batch(3, 1, 2, 32)[0]
+    assert torch.equal(torch_state, torch.get_rng_state())
+    assert numpy_state == pickle.dumps(np.random.get_state())  # noqa: NPY002
+    torch.manual_seed(99)
+    # Elsewhere, in another order, it is the same.
+    copy = pickle.loads(pickle.dumps(source))
+    copy.batch(3, 0, 2, 32)
+    assert torch.equal(first, copy.batch(3, 1, 2, 32)[0])
 
 
 def test_sample_does_not_depend_on_the_batch_size() -> None:
@@ -112,6 +128,75 @@ def test_numbers_that_make_no_chip_are_refused(
         ChipConfig(**changes)
 
 
+@settings(max_examples=20)
+@given(step=st.integers(0, 10_000), size=st.sampled_from([16, 24, 48]))
+def test_image_that_equals_its_mask_stays_so_at_any_size(step: int, size: int) -> None:
+    # Patches of 12 pixels: away from their rims, a resized image still equals its mask.
+    rng = np.random.default_rng(0)
+    labels = np.kron(rng.integers(0, 3, (8, 8)), np.ones((12, 12), np.int64))
+    image = np.stack([100 * labels] * 3).astype(np.uint8)
+    scene = LabelledScene("patches", image, labels.astype(np.uint8))
+    source = sampler(scene, scale=(0.5, 2.0), balance=0.5)
+    images, drawn = source.batch(0, step, 2, size)
+    off = (images[:, 0] * 2.55 - drawn).abs() > 0.01
+    patched = torch.nn.functional.max_pool2d(drawn.float()[:, None], 7, 1, 3)
+    inner = patched == -torch.nn.functional.max_pool2d(-drawn.float()[:, None], 7, 1, 3)
+    assert not (off & inner[:, 0]).any()
+
+
+def test_places_without_labels_are_passed_over() -> None:
+    labels = np.full((200, 200), IGNORE, np.uint8)
+    labels[90:110, 90:110] = 0
+    scene = LabelledScene("island", np.zeros((3, 200, 200), np.uint8), labels)
+    _, drawn = sampler(scene).batch(0, 0, 40, 32)
+    # A place drawn once shows the island in a tenth of all cases.
+    assert float((drawn != IGNORE).flatten(1).any(1).float().mean()) > 0.4
+
+
+def test_a_rare_class_is_looked_for_in_all_scenes() -> None:
+    plain = [
+        LabelledScene(
+            str(i), np.zeros((3, 40, 40), np.uint8), np.zeros((40, 40), np.uint8)
+        )
+        for i in range(20)
+    ]
+    plain[13].labels[5, 5] = 1
+    _, drawn = sampler(*plain, classes=2, balance=1.0).batch(0, 0, 40, 16)
+    assert float((drawn == 1).flatten(1).any(1).float().mean()) > 0.3
+
+
+def test_scenes_larger_than_what_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(survey, "BLOCK", 32)
+    monkeypatch.setattr(survey, "_ONE_BLOCK", 32 * 32)
+    monkeypatch.setattr(survey, "_MOST_BLOCKS", 20)
+    labels = np.random.default_rng(0).integers(0, 3, (300, 200)).astype(np.uint8)
+    scene = LabelledScene("large", np.zeros((3, 300, 200), np.uint8), labels)
+    seen = survey.survey_scene(scene, 3)
+    assert len(seen.blocks) == len(set(seen.blocks)) == 20
+    for block, counts in zip(seen.blocks, seen.counts, strict=True):
+        assert scene.grid.whole.contains(block)
+        assert counts.sum() == block.height * block.width
+        assert counts[1] == (labels[block.slices] == 1).sum()
+    _, drawn = sampler(scene, balance=1.0).batch(0, 0, 3, 16)
+    assert drawn.shape == (3, 16, 16)
+
+
+@pytest.mark.parametrize("bands", [1, 2, 4])
+def test_any_number_of_bands(bands: int) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (bands, 40, 40), np.uint8)
+    scene = LabelledScene("bands", image, np.zeros((40, 40), np.uint8))
+    images, _ = sampler(scene, color=0.3, scale=(0.5, 2.0)).batch(0, 0, 2, 16)
+    assert images.shape == (2, bands, 16, 16)
+    assert 0 <= float(images.min()) < float(images.max()) <= 1
+
+
+def test_nothing_to_cut_from_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"no scene to cut chips from; check data\.split"
+    ):
+        sampler()
+
+
 def test_all_eight_turns_occur() -> None:
     image = np.zeros((3, 32, 32), np.uint8)
     image[:, 0, 1] = 255  # one mark tells the turn
@@ -132,7 +217,7 @@ def test_unlabelled_pixels_stay_unlabelled() -> None:
 @pytest.mark.parametrize(("balance", "low", "high"), [(0.0, 0.0, 0.2), (1.0, 0.3, 1.0)])
 def test_balance_shows_rare_classes(balance: float, low: float, high: float) -> None:
     labels = np.zeros((400, 400), np.uint8)
-    labels[7, 390] = 1  # one pixel in 160 000
+    labels[207, 390] = 1  # one pixel in 160 000
     scene = LabelledScene("rare", np.zeros((3, 400, 400), np.uint8), labels)
     _, drawn = sampler(scene, classes=2, balance=balance).batch(0, 0, 60, 32)
     share = float((drawn == 1).flatten(1).any(1).float().mean())

@@ -10,6 +10,7 @@ import pytest
 from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from rasters import GRIDS, NORTH_UP, rgb_spec, write_raster
 from strategies import windows
 
@@ -308,6 +309,20 @@ def test_a_file_cut_short_is_a_scene_error_when_it_is_read(tmp_path: Path) -> No
     path = write_raster(tmp_path / "a.tif", noise(), compress="deflate", blockysize=2)
     path.write_bytes(path.read_bytes()[:1500])
     with pytest.raises(SceneError, match=r"a.tif cannot be read"):
+        read(open_scene(path, rgb_spec()))
+
+
+def test_a_picture_cut_short_is_no_scene_of_whatever_lay_in_memory(
+    tmp_path: Path,
+) -> None:
+    # Read at one go, GDAL's driver would not notice.
+    path = tmp_path / "a.png"
+    Image.fromarray(noise().transpose(1, 2, 0)).save(path)
+    path.write_bytes(path.read_bytes()[:-60])
+    with (
+        pytest.warns(GeosegWarning, match="no CRS"),
+        pytest.raises(SceneError, match=r"a.png cannot be read"),
+    ):
         read(open_scene(path, rgb_spec()))
 
 

@@ -37,8 +37,10 @@ def configuration(tmp_path: Path, **changes: Any) -> TrainConfig:  # noqa: ANN40
     keys = {
         "data": {
             "root": str(root),
-            "scenes": ["one", "two"],
+            "layout": "parts",
+            "split": {"train": ["one", "two"]},
             "classes": classes,
+            "ignore": ["#000000"],
             "resolution": 0.5,
             "mean": list(tiny_models.MEAN),
             "std": list(tiny_models.STD),
@@ -152,7 +154,7 @@ def test_sizes_that_hold_no_whole_patches_are_refused_before_training(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"scenes": ()}, "data.scenes"),
+        ({"classes": ()}, "data.classes"),
         ({"mean": (0.1,)}, "data.mean"),
         ({"resolution": 0.0}, "data.resolution"),
     ],

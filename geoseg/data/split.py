@@ -1,0 +1,74 @@
+"""Which scenes train, which choose, which measure: whole scenes, never chips."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from geoseg.data.config import SplitConfig
+from geoseg.data.pairs import listed, matches
+from geoseg.errors import ConfigError
+
+Part = str
+"""Name of a part: train, validation or test."""
+
+PARTS: tuple[Part, ...] = ("train", "validation", "test")
+
+
+def split_names(names: Sequence[str], config: SplitConfig) -> dict[Part, list[str]]:
+    """Give each scene its part, or none.
+
+    What is drawn by share depends on the seed and on the names only: a scene that is
+    added changes little for the others.
+
+    Args:
+        names: Names of all scenes.
+        config: Lists, and shares of what they leave to the training.
+
+    Returns:
+        The names of each part, in the order of `names`.
+
+    Raises:
+        ConfigError: A name or pattern fits nothing, a scene has two parts, or no scene
+            is left to train on.
+    """
+    patterns = {part: getattr(config, part) for part in PARTS}
+    for part, wanted in patterns.items():
+        for pattern in wanted:
+            if not any(matches(name, [pattern]) for name in names):
+                raise ConfigError(
+                    f"data.split.{part} names {pattern}, and no scene is called so; "
+                    f"there are {listed(names)}"
+                )
+    parts: dict[str, Part] = {}
+    for name in names:
+        fitting = [part for part in PARTS if matches(name, patterns[part])]
+        if len(fitting) > 1:
+            raise ConfigError(
+                f"scene {name} is in data.split.{fitting[0]} and in "
+                f"data.split.{fitting[1]}; a scene has one part"
+            )
+        if fitting or not config.train:
+            parts[name] = fitting[0] if fitting else "train"
+    training = [name for name in names if parts.get(name) == "train"]
+    # By a hash, so that a scene's place does not depend on which others there are.
+    drawn = sorted(training, key=lambda name: _draw(config.seed, name))
+    first = _count(config.validation_share, len(training))
+    second = first + _count(config.test_share, len(training))
+    parts |= dict.fromkeys(drawn[:first], "validation")
+    parts |= dict.fromkeys(drawn[first:second], "test")
+    result = {part: [n for n in names if parts.get(n) == part] for part in PARTS}
+    if not result["train"]:
+        raise ConfigError(
+            f"data.split leaves none of the {len(names)} scenes to train on; change it"
+        )
+    return result
+
+
+def _count(share: float, total: int) -> int:
+    """Return how many scenes a share is: one at least, if it is any."""
+    return max(1, round(share * total)) if share > 0 else 0
+
+
+def _draw(seed: int, name: str) -> bytes:
+    return hashlib.sha256(f"{seed}:{name}".encode()).digest()

@@ -1,0 +1,169 @@
+"""Images and their labels are found by two patterns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import labelled_files
+import pytest
+
+from geoseg.data.pairs import find_pairs
+from geoseg.errors import ConfigError, GeosegWarning
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def found(root: Path, **changes: Any) -> list[tuple[str, str, str]]:  # noqa: ANN401
+    return [
+        (
+            pair.name,
+            pair.image.relative_to(root).as_posix(),
+            pair.labels.relative_to(root).as_posix(),
+        )
+        for pair in find_pairs(labelled_files.data(root, **changes))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("files", "patterns", "pairs"),
+    [
+        # sidecars of GDAL are no images
+        (
+            ["images/a.jpg", "images/a.jpg.aux.xml", "masks/a.png", "masks/a.tfw"],
+            {},
+            [("a", "images/a.jpg", "masks/a.png")],
+        ),
+        # suffixes, both in one folder
+        (
+            ["10_sat.jpg", "10_mask.png", "2_sat.jpg", "2_mask.png"],
+            {"images": "{stem}_sat.jpg", "labels": "{stem}_mask.png"},
+            [
+                ("10", "10_sat.jpg", "10_mask.png"),
+                ("2", "2_sat.jpg", "2_mask.png"),
+            ],
+        ),
+        # an image's pattern that would take the masks, too
+        (
+            ["a.png", "a_mask.png"],
+            {"images": "{stem}.png", "labels": "{stem}_mask.png"},
+            [("a", "a.png", "a_mask.png")],
+        ),
+        (
+            ["a_sat.png", "a.png"],
+            {"images": "{stem}_sat.png", "labels": "{stem}.png"},
+            [("a", "a_sat.png", "a.png")],
+        ),
+        # equal stems in folders, at any depth and none
+        (
+            [f"{f}{kind}/a.tif" for f in ("N/1/", "S/", "") for kind in ("img", "ann")],
+            {"images": "{folder}/img/{stem}.*", "labels": "{folder}/ann/{stem}.tif"},
+            [
+                ("N/1/a", "N/1/img/a.tif", "N/1/ann/a.tif"),
+                ("S/a", "S/img/a.tif", "S/ann/a.tif"),
+                ("a", "img/a.tif", "ann/a.tif"),
+            ],
+        ),
+        # one vector file for all, or one each
+        (
+            ["images/a.tif", "images/b.tif", "all.gpkg"],
+            {"labels": "all.gpkg"},
+            [("a", "images/a.tif", "all.gpkg"), ("b", "images/b.tif", "all.gpkg")],
+        ),
+        (
+            ["images/a[1].tif", "masks/a[1].geojson"],
+            {},
+            [("a[1]", "images/a[1].tif", "masks/a[1].geojson")],
+        ),
+        # not looked at
+        (
+            ["images/a.tif", "masks/a.tif", "images/bad_b.tif", "masks/bad_c.tif"],
+            {"leave_out": ["bad_*"]},
+            [("a", "images/a.tif", "masks/a.tif")],
+        ),
+    ],
+)
+def test_pairs(
+    tmp_path: Path,
+    files: list[str],
+    patterns: dict[str, Any],
+    pairs: list[tuple[str, str, str]],
+) -> None:
+    touch(tmp_path, *files)
+    assert found(tmp_path, **patterns) == pairs
+
+
+@pytest.mark.parametrize(
+    ("files", "patterns", "message"),
+    [
+        (["masks/a.png"], {}, r"no image matches data.images=images/\{stem\}\.\*"),
+        (["images/a.png"], {}, "1 image below .* without labels: a; add them"),
+        (
+            [*(f"images/{i}.png" for i in range(7)), "masks/0.png", "masks/9.png"],
+            {},
+            "6 images below .* without labels: 1, 2, 3, 4, 5 and 1 more; ",
+        ),
+        (
+            ["images/a.png", "masks/a.png", "masks/b.png"],
+            {},
+            "1 file of labels below .* without image: b; add",
+        ),
+        (
+            ["images/a.png", "images/a.tif", "masks/a.png"],
+            {},
+            r"both are a of images/\{stem\}",
+        ),
+        (["images/a.png"], {"labels": "masks/a.png"}, r"put \{stem\} where"),
+        (["images/a.png"], {"labels": "labels.gpkg"}, "does not exist"),
+        (["images/a.png"], {"images": "images/*"}, r"with one \{stem\} in it"),
+        (
+            ["images/a.png"],
+            {"images": "{folder}/{stem}.png"},
+            r"use \{folder\} in both, or in none",
+        ),
+    ],
+)
+def test_what_is_no_pair_is_named(
+    tmp_path: Path, files: list[str], patterns: dict[str, str], message: str
+) -> None:
+    touch(tmp_path, *files)
+    with pytest.raises(ConfigError, match=message):
+        found(tmp_path, **patterns)
+
+
+def test_folders_may_be_links(tmp_path: Path) -> None:
+    touch(tmp_path, "disk/U/img/a.tif", "disk/U/ann/a.tif")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/Train").symlink_to(tmp_path / "disk")
+    patterns = {
+        "images": "{folder}/img/{stem}.tif",
+        "labels": "{folder}/ann/{stem}.tif",
+    }
+    assert [name for name, _, _ in found(tmp_path / "data", **patterns)] == [
+        "Train/U/a"
+    ]
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.root: .* is no folder"):
+        found(tmp_path / "missing")
+
+
+def test_what_has_no_counterpart_may_be_skipped(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.png", "masks/a.png", "images/b.png", "masks/c.png")
+    with pytest.warns(GeosegWarning) as caught:
+        pairs = found(tmp_path, on_bad="skip")
+    assert [name for name, _, _ in pairs] == ["a"]
+    told = [str(warning.message) for warning in caught]
+    assert "without labels: b; left out" in told[0]
+    assert "without image: c; left out" in told[1]
+    (tmp_path / "masks/a.png").unlink()
+    with (
+        pytest.warns(GeosegWarning, match="left out"),
+        pytest.raises(ConfigError, match="must be the same for both"),
+    ):
+        found(tmp_path, on_bad="skip")

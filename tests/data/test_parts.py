@@ -1,0 +1,69 @@
+"""Scenes in parts: joined, colours turned into class indices."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import labelled_scenes
+import numpy as np
+import pytest
+
+from geoseg.config import compose, convert, override
+from geoseg.data.classes import ClassConfig, ClassTable, Code
+from geoseg.data.config import DataConfig
+from geoseg.data.labelled import IGNORE
+from geoseg.data.parts import load_part_scene
+from geoseg.errors import ConfigError, SceneError
+
+
+def table(*names: str, unknown: bool = False) -> ClassTable:
+    """Make a table of some of the classes that made scenes have."""
+    colors = dict(zip(labelled_scenes.CLASSES, labelled_scenes.COLORS, strict=True))
+    classes = [ClassConfig(i, n, colors[n]) for i, n in enumerate(names, start=1)]
+    rest = [color for name, color in colors.items() if name not in names]
+    ignore: tuple[Code, ...] = () if unknown else ("#000000", *rest)
+    return ClassTable(tuple(classes), ignore)
+
+
+def test_parts_are_joined_and_colours_become_indices(tmp_path: Path) -> None:
+    root = labelled_scenes.write(tmp_path, ["one", "two"])
+    every = table(*labelled_scenes.CLASSES)
+    scene = load_part_scene(root, "two", every)
+    assert scene.name == "two"
+    image, labels = labelled_scenes.draw(96, 96, seed=1)
+    np.testing.assert_array_equal(scene.labels, labels)
+    assert scene.image.shape == (3, 96, 96)
+    # JPEG changes colours a little, but not where they are.
+    assert np.abs(scene.image.astype(int) - image).mean() < 8
+    assert set(np.unique(labels)) == {0, 1, 2, IGNORE}
+
+
+def test_classes_may_be_chosen_and_ordered(tmp_path: Path) -> None:
+    root = labelled_scenes.write(tmp_path, ["one"])
+    scene = load_part_scene(root, "one", table("road", "water"))
+    _, labels = labelled_scenes.draw(96, 96)
+    indices = np.array([1, IGNORE, 0, *[IGNORE] * 253], np.uint8)
+    np.testing.assert_array_equal(scene.labels, indices[labels])
+
+
+def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no index\.csv; set data\.root"):
+        load_part_scene(tmp_path, "one", table("water"))
+    root = labelled_scenes.write(tmp_path, ["one"])
+    with pytest.raises(ConfigError, match=r"scene nine is not in .*\['one'\]"):
+        load_part_scene(root, "nine", table("water"))
+    with pytest.raises(SceneError, match=r"in the class table: #\w{6} \(\d+\.\d+%\)"):
+        load_part_scene(root, "one", table("water", unknown=True))
+
+
+def test_real_masks_have_the_pixels_that_were_counted(shared_data: Path) -> None:
+    root = shared_data / "dubai-mbrsc"
+    composed = compose("train-builtin", [override("data.root", root)])
+    table = convert(composed["data"], DataConfig).table
+    scene = load_part_scene(root, "tile-1", table)
+    with (root / "index.csv").open(newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["scene"] == "tile-1"]
+    for index, entry in enumerate(table.classes):
+        counted = sum(int(row[f"px_{entry.name}"]) for row in rows)
+        assert int((scene.labels == index).sum()) == counted
