@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import math
 import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from transformers import (
 import geoseg.models.backbone  # noqa: F401  registers `vit_adapter` with transformers
 from geoseg.errors import GeosegWarning, ModelError, TilingError
 from geoseg.models.checkpoint import read_checkpoint
+from geoseg.models.configuration import ViTAdapterConfig
 from geoseg.models.declaration import read_classes, read_pixels
 from geoseg.models.export import preprocessor
 from geoseg.models.hub import fetch, quiet
@@ -218,7 +220,8 @@ def _from_checkpoint(
     path: Path, config: PreTrainedConfig, kind: AutoClass
 ) -> tuple[nn.Module, Collection[str]]:
     """Load a checkpoint; return the model and the names of weights that it lacks."""
-    model: nn.Module = kind.from_config(config, dtype=torch.float32)
+    auto: Any = kind
+    model: nn.Module = auto.from_config(config, dtype=torch.float32)
     report = model.load_state_dict(read_checkpoint(path).weights, strict=False)
     return model, report.missing_keys
 
@@ -301,6 +304,9 @@ def _auto_class(config: PreTrainedConfig) -> AutoClass:
 def patch_size(config: PreTrainedConfig) -> int:
     """Pixels that tile sizes must be a multiple of."""
     for candidate in (config, getattr(config, "backbone_config", None)):
+        if isinstance(candidate, ViTAdapterConfig):
+            # Its finest level has a cell of 4 pixels, and blending wants whole ones.
+            return math.lcm(getattr(candidate.backbone_config, "patch_size", 16), 4)
         inner = getattr(candidate, "backbone_config", None) or candidate
         patch = getattr(inner, "patch_size", None)
         if isinstance(patch, int) and patch >= 8:

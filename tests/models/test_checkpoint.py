@@ -149,6 +149,7 @@ def test_damaged_and_foreign_files(ckpt: Path) -> None:
         ckpt.write_bytes(damaged)
         assert "run.ckpt" in one_line_error(lambda: read_spec(ckpt))
     saved = content(declared())
+    foreign: object
     for foreign in ([1], {"state_dict": {}}, {"geoseg": saved["geoseg"]}):
         torch.save(foreign, ckpt)
         message = one_line_error(lambda: read_spec(ckpt))
