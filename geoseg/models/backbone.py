@@ -27,7 +27,7 @@ from geoseg.models.adapter import (
     SpatialPriorModule,
 )
 from geoseg.models.configuration import ViTAdapterConfig
-from geoseg.models.encoders import Encoder, build_encoder
+from geoseg.models.encoders import build_vit, view
 from geoseg.tiling import check_tile_size
 
 
@@ -42,7 +42,8 @@ class ViTAdapterBackbone(BackboneMixin, PreTrainedModel):
 
     def __init__(self, config: ViTAdapterConfig) -> None:
         super().__init__(config)
-        vit = build_encoder(config.backbone_config)
+        model = build_vit(config.backbone_config)
+        vit = view(model)
         dim, depth = vit.width, len(vit.blocks)
         indexes = list(config.interaction_indexes)
         rising = sorted(set(indexes)) == indexes
@@ -53,7 +54,7 @@ class ViTAdapterBackbone(BackboneMixin, PreTrainedModel):
             )
         self.patch_size = vit.patch
         self.num_features = [dim] * 4
-        self.backbone: Any = vit
+        self.backbone: Any = model
         self.spm = SpatialPriorModule(config.conv_inplane, dim)
         self.level_embed = nn.Parameter(torch.zeros(3, dim))
         self.interactions = nn.ModuleList(
@@ -160,7 +161,7 @@ class ViTAdapterBackbone(BackboneMixin, PreTrainedModel):
         shapes: Shapes,
     ) -> tuple[Tensor, list[Tensor]]:
         """Run the ViT's block groups and the interactions; return tokens and taps."""
-        config, vit = self.config, cast(Encoder, self.backbone)
+        config, vit = self.config, view(self.backbone)
         # Frozen and not injected into: no gradient can be wanted inside the ViT.
         frozen = config.freeze_backbone and not config.use_injector
         prefix = vit.num_prefix_tokens

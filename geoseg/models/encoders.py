@@ -1,22 +1,23 @@
 """The ViTs that the adapter reads, run block by block.
 
-Each is the library's own model under its own parameter names, with what the adapter has
-to know on top: which tokens are patches, and how a forward pass begins and ends. DINOv3
-rotates its queries and keys; ViT and DINOv2 have learned position embeddings, which
-transformers interpolates bicubically to the grid at hand, without antialiasing (timm's
-are in `timm_encoder.py`, with it).
+Each stays the library's own model, so that its checkpoints load and save as ever; a
+view says which of its tokens are patches, and how a forward pass begins and ends.
+DINOv3 rotates its queries and keys; ViT and DINOv2 have learned position embeddings,
+which transformers interpolates bicubically to the grid at hand, without antialiasing
+(timm's are in `timm_encoder.py`, with it).
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol, cast
+from abc import ABC, abstractmethod
+from typing import Any, cast
 
 from torch import Tensor, nn
 from transformers import (
     Dinov2Model,
     Dinov2WithRegistersModel,
     DINOv3ViTModel,
-    ViTConfig,
+    PreTrainedModel,
     ViTModel,
 )
 
@@ -26,133 +27,109 @@ PATCH_SIZES = (8, 14, 16)
 """Patches that the adapter's strides 4 to 32 were tried with, pixels."""
 
 
-class Encoder(Protocol):
-    """A ViT whose tokens are [CLS, registers, patches]; a module, too."""
+class Encoder(ABC):
+    """A view of a ViT whose tokens are [CLS, registers, patches].
 
-    config: Any
+    Made when it is used and not kept: a copy of the model needs a view of its own.
+
+    Args:
+        model: The library's model.
+    """
+
+    def __init__(self, model: Any) -> None:  # noqa: ANN401 - attributes differ by kind
+        self.model = model
 
     @property
     def width(self) -> int:
         """Channels of a token, D."""
+        return cast(int, self.model.config.hidden_size)
 
     @property
     def patch(self) -> int:
-        """Side of a patch, pixels; whatever its configuration holds."""
+        """Side of a patch, pixels."""
+        return cast(int, self.model.config.patch_size)
 
     @property
     def num_prefix_tokens(self) -> int:
         """Tokens before the patches."""
+        return 1 + getattr(self.model.config, "num_register_tokens", 0)
 
     @property
+    @abstractmethod
     def blocks(self) -> nn.ModuleList:
         """Transformer blocks, in order."""
 
+    @abstractmethod
     def begin(self, pixel_values: Tensor) -> tuple[Tensor, dict[str, Any]]:
-        """Tokens that enter the first block, and what each block is called with.
+        """Make the tokens that enter the first block.
 
         Args:
             pixel_values: Normalised image, (B, 3, H, W), multiples of the patch size.
 
         Returns:
-            Tokens (B, prefix + h * w, D), patches row by row; keyword arguments.
+            Tokens (B, prefix + h * w, D), patches row by row, and the keyword arguments
+            that each block is called with.
         """
 
+    @abstractmethod
     def final_norm(self, tokens: Tensor) -> Tensor:
         """Apply the norm that follows the last block, (B, N, D) -> (B, N, D)."""
 
 
-class _HuggingFace:
-    """What a configuration of transformers' tells."""
-
-    config: Any
-
+class _DINOv3(Encoder):
     @property
-    def width(self) -> int:
-        return int(self.config.hidden_size)
+    def blocks(self) -> nn.ModuleList:
+        return cast(nn.ModuleList, self.model.model.layer)
 
+    def begin(self, pixel_values: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        rope = self.model.rope_embeddings(pixel_values)
+        return self.model.embeddings(pixel_values), {"position_embeddings": rope}
+
+    def final_norm(self, tokens: Tensor) -> Tensor:
+        return cast(Tensor, self.model.norm(tokens))
+
+
+class _ViT(Encoder):
     @property
-    def patch(self) -> int:
-        return cast(int, self.config.patch_size)
+    def blocks(self) -> nn.ModuleList:
+        return cast(nn.ModuleList, self.model.layers)
 
-    @property
-    def num_prefix_tokens(self) -> int:
-        return 1 + getattr(self.config, "num_register_tokens", 0)
+    def begin(self, pixel_values: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        return self.model.embeddings(pixel_values, interpolate_pos_encoding=True), {}
+
+    def final_norm(self, tokens: Tensor) -> Tensor:
+        return cast(Tensor, self.model.layernorm(tokens))
 
 
-class DINOv3Encoder(_HuggingFace, DINOv3ViTModel):
-    """DINOv3: rotary positions, made for the grid at hand."""
+class _DINOv2(Encoder):
+    """DINOv2; of the variant with registers, transformers antialiases positions."""
 
     @property
     def blocks(self) -> nn.ModuleList:
-        """See `Encoder`."""
-        return cast(nn.ModuleList, self.model.layer)
+        return cast(nn.ModuleList, self.model.encoder.layer)
 
     def begin(self, pixel_values: Tensor) -> tuple[Tensor, dict[str, Any]]:
-        """See `Encoder`."""
-        rope = self.rope_embeddings(pixel_values)
-        return self.embeddings(pixel_values), {"position_embeddings": rope}
+        return self.model.embeddings(pixel_values), {}
 
     def final_norm(self, tokens: Tensor) -> Tensor:
-        """See `Encoder`."""
-        return cast(Tensor, self.norm(tokens))
+        return cast(Tensor, self.model.layernorm(tokens))
 
 
-class ViTEncoder(_HuggingFace, ViTModel):
-    """ViT, without the pooler."""
+_VIEWS: dict[str, type[Encoder]] = {
+    "dinov3_vit": _DINOv3,
+    "vit": _ViT,
+    "dinov2": _DINOv2,
+    "dinov2_with_registers": _DINOv2,
+}
 
-    def __init__(self, config: ViTConfig) -> None:
-        super().__init__(config, add_pooling_layer=False)
-
-    @property
-    def blocks(self) -> nn.ModuleList:
-        """See `Encoder`."""
-        return self.layers
-
-    def begin(self, pixel_values: Tensor) -> tuple[Tensor, dict[str, Any]]:
-        """See `Encoder`."""
-        return self.embeddings(pixel_values, interpolate_pos_encoding=True), {}
-
-    def final_norm(self, tokens: Tensor) -> Tensor:
-        """See `Encoder`."""
-        return cast(Tensor, self.layernorm(tokens))
-
-
-class _DINOv2(_HuggingFace):
-    encoder: Any
-    embeddings: Any
-    layernorm: Any
-
-    @property
-    def blocks(self) -> nn.ModuleList:
-        """See `Encoder`."""
-        return cast(nn.ModuleList, self.encoder.layer)
-
-    def begin(self, pixel_values: Tensor) -> tuple[Tensor, dict[str, Any]]:
-        """See `Encoder`."""
-        return self.embeddings(pixel_values), {}
-
-    def final_norm(self, tokens: Tensor) -> Tensor:
-        """See `Encoder`."""
-        return cast(Tensor, self.layernorm(tokens))
-
-
-class DINOv2Encoder(_DINOv2, Dinov2Model):
-    """DINOv2, whose published patches are of 14 pixels."""
-
-
-class DINOv2RegistersEncoder(_DINOv2, Dinov2WithRegistersModel):
-    """DINOv2 with registers; transformers antialiases this one's positions."""
-
-
-_ENCODERS: dict[str, type[nn.Module]] = {
-    "dinov3_vit": DINOv3Encoder,
-    "vit": ViTEncoder,
-    "dinov2": DINOv2Encoder,
-    "dinov2_with_registers": DINOv2RegistersEncoder,
+_MODELS: dict[str, type[PreTrainedModel]] = {
+    "dinov3_vit": DINOv3ViTModel,
+    "dinov2": Dinov2Model,
+    "dinov2_with_registers": Dinov2WithRegistersModel,
 }
 
 
-def build_encoder(config: Any) -> Encoder:  # noqa: ANN401 - any model's
+def build_vit(config: Any) -> PreTrainedModel:  # noqa: ANN401 - any model's
     """Build the ViT that a configuration of transformers' describes, random weights.
 
     Raises:
@@ -162,17 +139,30 @@ def build_encoder(config: Any) -> Encoder:  # noqa: ANN401 - any model's
     kind = getattr(config, "model_type", config)
     if kind == TIMM:
         # Here: its import takes a second, and few models need it.
+        from geoseg.models.timm_encoder import build_timm
+
+        model: PreTrainedModel = build_timm(config)
+    elif kind == "vit":
+        model = ViTModel(config, add_pooling_layer=False)
+    elif kind in _MODELS:
+        model = _MODELS[kind](config)
+    else:
+        known = ", ".join(_VIEWS)
+        raise ValueError(f"backbone_config must be a {known} or {TIMM}, not {kind}")
+    patch = view(model).patch
+    if patch not in PATCH_SIZES:
+        raise ValueError(
+            f"patch_size {patch} does not fit the adapter, whose finest level has a "
+            f"cell of 4 pixels; use a ViT with one of {PATCH_SIZES}"
+        )
+    return model
+
+
+def view(model: PreTrainedModel) -> Encoder:
+    """View a model of `build_vit` as an encoder."""
+    kind = model.config.model_type
+    if kind == TIMM:
         from geoseg.models.timm_encoder import TimmEncoder
 
-        encoder: Encoder = TimmEncoder(config)
-    elif kind in _ENCODERS:
-        encoder = cast(Encoder, _ENCODERS[str(kind)](config))
-    else:
-        known = ", ".join(_ENCODERS)
-        raise ValueError(f"backbone_config must be a {known} or {TIMM}, not {kind}")
-    if encoder.patch not in PATCH_SIZES:
-        raise ValueError(
-            f"patch_size {encoder.patch} does not fit the adapter, whose finest level "
-            f"has a cell of 4 pixels; use a ViT with one of {PATCH_SIZES}"
-        )
-    return encoder
+        return TimmEncoder(model)
+    return _VIEWS[kind](model)

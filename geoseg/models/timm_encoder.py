@@ -1,6 +1,5 @@
 """timm's ViTs for the adapter. Only models that ask for one import this module.
 
-Weights keep timm's own names, under `timm_model.`, so that checkpoints load unchanged.
 Position embeddings, where a model has them, are interpolated by timm: bicubically, with
 antialiasing.
 """
@@ -12,6 +11,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from geoseg.errors import ModelError
+from geoseg.models.encoders import Encoder
 
 try:
     import timm
@@ -27,67 +27,73 @@ except ImportError as error:
 from transformers.models.timm_wrapper import TimmWrapperConfig, TimmWrapperModel
 
 
-class TimmEncoder(TimmWrapperModel):
-    """A ViT of timm, by the name of its architecture (`vit_large_patch16_dinov3`).
-
-    Args:
-        config: `architecture`, and `model_args` for `timm.create_model`.
-
-    Raises:
-        ValueError: There is no such architecture, or it is not one the adapter can run
-            block by block at any size.
-    """
-
-    timm_model: Any
-
-    def __init__(self, config: TimmWrapperConfig) -> None:
-        if not timm.is_model(config.architecture):
-            raise ValueError(
-                f"timm {timm.__version__} has no architecture '{config.architecture}'; "
-                "timm.list_models() names those it has"
-            )
-        super().__init__(config)
-        _check(self.timm_model, config)
-        # For those who read the configuration alone, which timm would not tell.
-        config.patch_size = self.patch
+class TimmEncoder(Encoder):
+    """A view of a ViT of timm's, as transformers wraps it."""
 
     @property
     def width(self) -> int:
         """See `Encoder`."""
-        return cast(int, self.timm_model.embed_dim)
+        return cast(int, self.model.timm_model.embed_dim)
 
     @property
     def patch(self) -> int:
         """See `Encoder`."""
-        height, width = self.timm_model.patch_embed.patch_size
+        height, width = self.model.timm_model.patch_embed.patch_size
         return cast(int, height if height == width else (height, width))
 
     @property
     def num_prefix_tokens(self) -> int:
         """See `Encoder`."""
-        return cast(int, self.timm_model.num_prefix_tokens)
+        return cast(int, self.model.timm_model.num_prefix_tokens)
 
     @property
     def blocks(self) -> nn.ModuleList:
         """See `Encoder`."""
-        return cast(nn.ModuleList, self.timm_model.blocks)
+        return cast(nn.ModuleList, self.model.timm_model.blocks)
 
     def begin(self, pixel_values: Tensor) -> tuple[Tensor, dict[str, Any]]:
         """See `Encoder`."""
-        vit = self.timm_model
+        vit, arguments = self.model.timm_model, {}
         # Private, and in both classes what places the tokens before the first block.
-        tokens, arguments = vit._pos_embed(vit.patch_embed(pixel_values)), {}
+        tokens = vit._pos_embed(vit.patch_embed(pixel_values))
         if isinstance(vit, Eva):
             tokens, arguments["rope"] = tokens
         return vit.norm_pre(tokens), arguments
 
     def final_norm(self, tokens: Tensor) -> Tensor:
         """See `Encoder`."""
-        return cast(Tensor, self.timm_model.norm(tokens))
+        return cast(Tensor, self.model.timm_model.norm(tokens))
 
 
-def _check(vit: nn.Module, config: TimmWrapperConfig) -> None:
+def build_timm(config: TimmWrapperConfig) -> TimmWrapperModel:
+    """Build a ViT of timm's by its name (`vit_large_patch16_dinov3`), random weights.
+
+    Args:
+        config: `architecture`, and `model_args` for `timm.create_model`. It is told the
+            patch size, for those who read the configuration alone.
+
+    Raises:
+        ValueError: There is no such architecture, or it is not one the adapter can run
+            block by block at any size.
+    """
     name = config.architecture
+    if not timm.is_model(name):
+        raise ValueError(
+            f"timm {timm.__version__} has no architecture '{name}'; timm.list_models() "
+            "names those it has"
+        )
+    try:
+        model = TimmWrapperModel(config)
+    except (AssertionError, RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"timm cannot build {name} with model_args {config.model_args}: {error}"
+        ) from error
+    _check(model.timm_model, name)
+    config.patch_size = TimmEncoder(model).patch
+    return model
+
+
+def _check(vit: nn.Module, name: str) -> None:
     mixed = getattr(vit, "rope_mixed", False)
     if not isinstance(vit, Eva | VisionTransformer) or mixed:
         raise ValueError(

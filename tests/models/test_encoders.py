@@ -12,12 +12,12 @@ import tiny_models
 import torch
 import torch.nn.functional as F
 from timm.layers.pos_embed import resample_abs_pos_embed
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoConfig, AutoModel, SegformerImageProcessor
 
 from geoseg.errors import ModelError, TilingError
 from geoseg.models import ViTAdapterBackbone, load_model, read_spec
-from geoseg.models.encoders import build_encoder
+from geoseg.models.encoders import build_vit, view
 from geoseg.models.export import save_model
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2}
@@ -53,7 +53,7 @@ PREFIXES = dict(zip(KINDS, (1, 1, 5, 5, 1, 5), strict=True))
 
 
 def encoder(keys: dict[str, Any], seed: int = 0) -> Any:  # noqa: ANN401
-    return tiny_models.adapter(seed, backbone_config=keys).backbone
+    return view(tiny_models.adapter(seed, backbone_config=keys).backbone)
 
 
 def image(height: int, width: int) -> Tensor:
@@ -105,8 +105,8 @@ def test_timm_and_hugging_face_give_the_same_features(side: tuple[int, int]) -> 
     ours = encoder(TIMM_DINOV3)
     keys = tiny_models.vit_keys(query_bias=False, value_bias=False)
     theirs = encoder(keys, seed=9)
-    weights = hugging_face_names(ours.timm_model.state_dict())
-    left = theirs.load_state_dict(weights, strict=False)
+    weights = hugging_face_names(ours.model.timm_model.state_dict())
+    left = theirs.model.load_state_dict(weights, strict=False)
     assert left.missing_keys == ["embeddings.mask_token"]
     assert not left.unexpected_keys
     pixels = image(*side)[:1]
@@ -122,10 +122,10 @@ def test_encoder_runs_as_its_library_does(kind: str) -> None:
     pixels = image(vit.patch * 3, vit.patch * 5)
     assert vit.num_prefix_tokens == PREFIXES[kind]
     if "timm" in kind:
-        wanted = vit.timm_model.forward_features(pixels)
+        wanted = vit.model.timm_model.forward_features(pixels)
     else:
         asked = {"interpolate_pos_encoding": True} if kind == "vit" else {}
-        wanted = vit(pixels, **asked).last_hidden_state
+        wanted = vit.model(pixels, **asked).last_hidden_state
     torch.testing.assert_close(taps(vit, pixels)[-1], wanted)
     # The patch in row 1 and column 3 of 3 x 5, and no other token, sees a change there.
     changed, size = pixels.clone(), vit.patch
@@ -156,7 +156,7 @@ def test_positions_are_interpolated_as_each_library_does(
     if "timm" not in kind:
         keys["image_size"] = 14 * keys.get("patch_size", 16)
     vit = encoder(keys)
-    learned = vit.get_parameter(places)
+    learned = vit.model.get_parameter(places)
     pixels = image(grid[0] * vit.patch, grid[1] * vit.patch)
     with_positions = vit.begin(pixels)[0]
     before = learned.clone()
@@ -275,8 +275,7 @@ def test_without_timm_the_extra_is_named(
 
 
 def test_modules_of_timm_are_the_librarys_own() -> None:
-    vit = build_encoder(tiny_models.adapter(backbone_config=TIMM_VIT).backbone.config)
-    assert isinstance(vit, nn.Module)
+    vit = build_vit(tiny_models.adapter(backbone_config=TIMM_VIT).backbone.config)
     made: dict[str, Any] = {"num_classes": 0, **SHRUNK}
     theirs = timm.create_model("vit_small_patch16_224", **made)
     names = {f"timm_model.{name}" for name in theirs.state_dict()}
