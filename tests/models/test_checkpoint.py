@@ -7,10 +7,14 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny_models
 import torch
+from commands import geoseg
 from model_folders import one_line_error
+from rasters import write_raster
+from running import fingerprint, read_band, segment_plainly, smooth_image
 from transformers import Mask2FormerForUniversalSegmentation
 
 from geoseg.errors import ModelError, TilingError
@@ -182,3 +186,39 @@ def test_checkpoints_that_do_not_fit_their_description(ckpt: Path) -> None:
 def test_checkpoint_that_is_not_there_is_not_asked_of_the_hub(tmp_path: Path) -> None:
     message = one_line_error(lambda: find_model(str(tmp_path / "no.ckpt")))
     assert "there is no checkpoint" in message
+
+
+# A run
+
+
+def test_masks_of_a_checkpoint_are_those_of_its_folder(tmp_path: Path) -> None:
+    model = declared().half().float()  # Folders keep float16.
+    torch.save(content(model), tmp_path / "run.ckpt")
+    folder = tiny_models.save_segmenter(tmp_path / "folder")
+    scene = write_raster(tmp_path / "scene.tif", smooth_image(90, 130))
+    for name, path in (("a", tmp_path / "run.ckpt"), ("b", folder)):
+        segment_plainly(scene, tmp_path / name, path)
+    found, wanted = (tmp_path / name / "scene" for name in "ab")
+    assert fingerprint(found) == fingerprint(wanted)
+    assert len(np.unique(read_band(found / "classes.tif"))) > 2
+
+
+@pytest.mark.slow
+def test_segment_takes_a_checkpoint_and_says_so(
+    ckpt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = write_raster(tmp_path / "scene.tif", smooth_image(90, 130))
+    monkeypatch.chdir(tmp_path)
+    arguments = ("segment", scene, "-o", "out", "--model", ckpt.name)
+    result = geoseg(*arguments, "--workers", "1", "--device", "cpu")
+    assert result.exit_code == 0, result.stderr
+    item = json.loads((tmp_path / "out" / "model.json").read_text())
+    properties, weights = item["properties"], item["assets"]["weights"]
+    assert properties["mlm:architecture"] == "Mask2FormerForUniversalSegmentation"
+    assert properties["geoseg:sha256"] == weights_sha256(ckpt)
+    assert weights["mlm:artifact_type"] == "torch.save"
+    assert weights["href"] == str(ckpt)
+    # Recorded with its whole path: the same call again, from anywhere, finds it.
+    monkeypatch.chdir("/")
+    again = geoseg("segment", "-c", tmp_path / "out" / "run.yaml")
+    assert again.exit_code == 0, again.stderr
