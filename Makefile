@@ -34,7 +34,7 @@ $(INSTALLED): pyproject.toml setup.py constraints.txt \
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt setuptools torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation \
-		-e '.[dev,train,slurm]'
+		-e '.[dev,train,timm,slurm]'
 	@touch $@
 
 test: $(INSTALLED) ## Run the fast tests

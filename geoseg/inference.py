@@ -39,7 +39,7 @@ class PredictorConfig:
     """How a worker loads and runs the model; small, travels instead of the model."""
 
     folder: str
-    """Model folder, as the workers see it."""
+    """Model folder or checkpoint, as the workers see it."""
     sha256: str
     """Hash that the folder must have there."""
     tile_size: int
@@ -242,7 +242,7 @@ def check_weights(config: PredictorConfig) -> None:
         ModelError: The folder is not there, or has other weights than expected.
     """
     folder = Path(config.folder)
-    if not folder.is_dir():
+    if not folder.exists():
         raise ModelError(
             f"{folder} is not on this worker; put the model on a path that every "
             "worker sees"
@@ -251,7 +251,7 @@ def check_weights(config: PredictorConfig) -> None:
     if found != config.sha256:
         raise ModelError(
             f"{folder} has other weights on this worker ({found[:12]}) than where the "
-            f"run was started ({config.sha256[:12]}); copy the same folder to all"
+            f"run was started ({config.sha256[:12]}); copy the same model to all"
         )
 
 

@@ -81,6 +81,7 @@ def segmenter(
 ) -> Mask2FormerForUniversalSegmentation:
     """Build a Mask2Former in eval mode that finds many classes in any image."""
     model = randomized(build_mask2former(preset(**changes)), seed)
+    encoder: Any = model.model.pixel_level_module.encoder
     decoder: Any = model.model.transformer_module
     states: list[torch.Tensor] = []
     hook = model.class_predictor.register_forward_pre_hook(
@@ -93,7 +94,8 @@ def segmenter(
             weight.mul_(0.3)
         for name, weight in decoder.decoder.mask_predictor.named_parameters():
             weight.mul_(1.3 if "weight" in name else 1)
-        model(pixel_values=torch.zeros(1, 3, 64, 64))
+        side = 64 // encoder.patch_size * encoder.patch_size
+        model(pixel_values=torch.zeros(1, 3, side, side))
         hook.remove()
         # Query q is sure of class q, and every fifth one of none.
         queries, classes = states[-1].flatten(0, -2), model.class_predictor.out_features

@@ -102,9 +102,10 @@ output_option = partial(click.option, cls=Option, section="Results")
 @polygon_options("  [default: 0]")
 @model_option(
     "--model",
-    metavar="NAME|DIR|HUB_ID",
-    help="'builtin', a folder, or a Hugging Face id of a semantic or universal "
-    "segmentation checkpoint with safetensors.  [default: builtin]",
+    metavar="NAME|DIR|CKPT|HUB_ID",
+    help="'builtin', a folder or a Hugging Face id of a semantic or universal "
+    "segmentation checkpoint with safetensors, or a .ckpt of geoseg train."
+    "  [default: builtin]",
 )
 @model_option(
     "--device", metavar="NAME", help="auto, cpu, cuda or cuda:1.  [default: auto]"

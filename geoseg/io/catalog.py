@@ -110,13 +110,16 @@ def _model_fields(spec: ModelSpec, architecture: str) -> dict[str, Any]:
 
 
 def _weights(file: Path, spec: ModelSpec) -> pystac.Asset:
+    writer = "torch.save"  # of a checkpoint of training
+    if file.suffix == ".safetensors":
+        writer = "safetensors.torch.save_file"
     return pystac.Asset(
         str(file.absolute()),
         title=file.name,
         media_type="application/octet-stream; application=pytorch",
         roles=["mlm:model", "mlm:weights"],
         extra_fields={
-            "mlm:artifact_type": "safetensors.torch.save_file",
+            "mlm:artifact_type": writer,
             "bands": _bands(spec),
         },
     )

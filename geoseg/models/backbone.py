@@ -1,4 +1,4 @@
-"""A frozen DINOv3 with a ViT-Adapter, as a Hugging Face backbone of four levels."""
+"""A frozen ViT with a ViT-Adapter, as a Hugging Face backbone of four levels."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from transformers import (
     AutoBackbone,
     AutoConfig,
-    DINOv3ViTConfig,
-    DINOv3ViTModel,
     PreTrainedModel,
 )
 from transformers import initialization as init
@@ -29,27 +27,24 @@ from geoseg.models.adapter import (
     SpatialPriorModule,
 )
 from geoseg.models.configuration import ViTAdapterConfig
+from geoseg.models.encoders import build_vit, view
 from geoseg.tiling import check_tile_size
 
 
 class ViTAdapterBackbone(BackboneMixin, PreTrainedModel):
-    """DINOv3 + ViT-Adapter: an image in, four maps at strides 4, 8, 16 and 32 out."""
+    """ViT + ViT-Adapter: an image in, four maps at strides 4, 8, 16 and 32 out."""
 
     config: ViTAdapterConfig
     config_class = ViTAdapterConfig
     main_input_name = "pixel_values"
     base_model_prefix = "vit_adapter"
-    _no_split_modules = ["DINOv3ViTLayer"]  # noqa: RUF012
+    _no_split_modules = ["DINOv3ViTLayer", "ViTLayer", "Dinov2Layer"]  # noqa: RUF012
 
     def __init__(self, config: ViTAdapterConfig) -> None:
         super().__init__(config)
-        vit = config.backbone_config
-        if not isinstance(vit, DINOv3ViTConfig) or not isinstance(vit.patch_size, int):
-            raise ValueError(
-                "backbone_config must be a dinov3_vit with one number as patch_size, "
-                f"not {getattr(vit, 'model_type', vit)}"
-            )
-        dim, depth = vit.hidden_size, vit.num_hidden_layers
+        model = build_vit(config.backbone_config)
+        vit = view(model)
+        dim, depth = vit.width, len(vit.blocks)
         indexes = list(config.interaction_indexes)
         rising = sorted(set(indexes)) == indexes
         if len(indexes) != 4 or not rising or indexes[0] < 0 or indexes[3] >= depth:
@@ -57,9 +52,9 @@ class ViTAdapterBackbone(BackboneMixin, PreTrainedModel):
                 f"interaction_indexes {indexes} must be four that rise within "
                 f"0..{depth - 1}: they are zero-based block indices"
             )
-        self.patch_size: int = vit.patch_size
+        self.patch_size = vit.patch
         self.num_features = [dim] * 4
-        self.backbone = DINOv3ViTModel(vit)
+        self.backbone: Any = model
         self.spm = SpatialPriorModule(config.conv_inplane, dim)
         self.level_embed = nn.Parameter(torch.zeros(3, dim))
         self.interactions = nn.ModuleList(
@@ -166,13 +161,12 @@ class ViTAdapterBackbone(BackboneMixin, PreTrainedModel):
         shapes: Shapes,
     ) -> tuple[Tensor, list[Tensor]]:
         """Run the ViT's block groups and the interactions; return tokens and taps."""
-        config, vit = self.config, self.backbone
+        config, vit = self.config, view(self.backbone)
         # Frozen and not injected into: no gradient can be wanted inside the ViT.
         frozen = config.freeze_backbone and not config.use_injector
-        prefix = 1 + vit.config.num_register_tokens  # [CLS, registers, patches]
+        prefix = vit.num_prefix_tokens
         with torch.no_grad() if frozen else nullcontext():
-            hidden = vit.embeddings(pixel_values)
-            rope = vit.rope_embeddings(pixel_values)
+            hidden, arguments = vit.begin(pixel_values)
         taps, start = [], 0
         blocks = cast(Iterable[InteractionBlock], self.interactions)
         for block, index in zip(blocks, config.interaction_indexes, strict=True):
@@ -182,9 +176,9 @@ class ViTAdapterBackbone(BackboneMixin, PreTrainedModel):
                 )
                 hidden = torch.cat([hidden[:, :prefix], patches], dim=1)
             with torch.no_grad() if frozen else nullcontext():
-                for layer in vit.model.layer[start : index + 1]:
-                    hidden = layer(hidden, position_embeddings=rope)
-                tap = vit.norm(hidden) if config.feature_norm else hidden
+                for layer in vit.blocks[start : index + 1]:
+                    hidden = layer(hidden, **arguments)
+                tap = vit.final_norm(hidden) if config.feature_norm else hidden
             patches = tap[:, prefix:]
             spatial = block.extract(spatial, shapes, patches, patch_shape)
             taps.append(patches.transpose(1, 2).unflatten(2, patch_shape))

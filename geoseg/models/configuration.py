@@ -9,13 +9,20 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import SubConfigSpec
 
+TIMM = "timm_wrapper"
+"""Model type of timm's models, as transformers wraps them."""
+
+_NO_LABELS = {"num_classes": 0, "label_names": []}
+"""What transformers wants of timm's models, and asks timm for if it is not there."""
+
 
 @strict
 class ViTAdapterConfig(BackboneConfigMixin, PreTrainedConfig):
     """Configuration of `ViTAdapterBackbone`.
 
     Args:
-        backbone_config: Configuration of the ViT (`DINOv3ViTConfig`, four registers).
+        backbone_config: Configuration of the ViT (`DINOv3ViTConfig`, four registers;
+            `encoders.py` lists the others).
         interaction_indexes: Zero-based blocks after which an interaction follows.
         use_injector: Let ViT tokens query the spatial prior between the block groups.
         freeze_backbone: Keep the ViT without gradients and in eval mode.
@@ -55,6 +62,9 @@ class ViTAdapterConfig(BackboneConfigMixin, PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:  # noqa: ANN401 - as HF has it
         """Resolve the ViT's configuration and the names of the four levels."""
+        given = self.backbone_config
+        if isinstance(given, dict) and given.get("model_type") == TIMM:
+            self.backbone_config = _NO_LABELS | given
         self.stage_names = [f"stage{level}" for level in range(1, 5)]
         self.set_output_features_output_indices(
             out_indices=kwargs.pop("out_indices", None),

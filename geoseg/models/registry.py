@@ -1,7 +1,8 @@
-"""Finding, describing and loading models: the built-in one, HF folders and hub ids.
+"""Finding, describing and loading models: the built-in one, folders, hub ids, `.ckpt`.
 
-Loading never runs code that comes with the weights: safetensors only, and
-`trust_remote_code` is always off (contract C12).
+Loading never runs code that comes with the weights: safetensors, or checkpoints of
+geoseg's own training without pickled code (`checkpoint.py`), and `trust_remote_code` is
+always off (contract C12).
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
     AutoModelForSemanticSegmentation,
     AutoModelForUniversalSegmentation,
@@ -26,14 +29,21 @@ from transformers import (
 
 import geoseg.models.backbone  # noqa: F401  registers `vit_adapter` with transformers
 from geoseg.errors import GeosegWarning, ModelError, TilingError
+from geoseg.models.checkpoint import read_checkpoint
+from geoseg.models.configuration import ViTAdapterConfig
+from geoseg.models.declaration import read_classes, read_pixels
+from geoseg.models.export import preprocessor
 from geoseg.models.hub import fetch, quiet
 from geoseg.models.presets import DECLARATION
 from geoseg.models.segmenter import use_geoseg_ops
 from geoseg.tiling import check_tile_size
-from geoseg.types import NODATA, ClassInfo, ModelSpec, distinct_color, writable
+from geoseg.types import ModelSpec
 
 BUILTIN = "builtin"
 """Name of the model that ships with geoseg."""
+
+CHECKPOINT = ".ckpt"
+"""How the names of checkpoints end."""
 
 PREPROCESSOR = "preprocessor_config.json"
 """File of a model folder that says how pixels become input."""
@@ -44,6 +54,9 @@ FALLBACK_TILE = 512
 FALLBACK_DIVISOR = 32
 """Tile divisor for checkpoints without a patch size: the stride of a CNN or Swin."""
 
+AutoClass = type[AutoModelForUniversalSegmentation | AutoModelForSemanticSegmentation]
+"""What transformers makes a segmentation model of a kind with."""
+
 
 def builtin_folder() -> Path:
     """Folder of the model that ships with geoseg."""
@@ -51,12 +64,19 @@ def builtin_folder() -> Path:
 
 
 def find_model(name: str) -> Path:
-    """Turn `builtin`, a folder or a hub id into a local folder with weights.
+    """Turn `builtin`, a folder, a checkpoint or a hub id into a local path of weights.
+
+    Returns:
+        A folder, or the file of a checkpoint: a "model folder" below.
 
     Raises:
         ModelError: There is no such model, or it has no safetensors weights.
     """
     folder = builtin_folder() if name == BUILTIN else Path(name)
+    if folder.is_file():
+        return folder
+    if folder.suffix == CHECKPOINT and not folder.is_dir():
+        raise ModelError(f"there is no checkpoint {folder}; check the path")
     if not folder.is_dir():
         if name == BUILTIN:
             raise ModelError(
@@ -67,7 +87,7 @@ def find_model(name: str) -> Path:
     if not (folder / "config.json").is_file():
         raise ModelError(
             f"{folder} has no config.json; --model wants a Hugging Face folder, a hub "
-            f"id, or '{BUILTIN}'"
+            f"id, a {CHECKPOINT} of geoseg's training, or '{BUILTIN}'"
         )
     if not weight_files(folder):
         other = sorted(path.name for path in folder.glob("*.bin"))
@@ -77,13 +97,16 @@ def find_model(name: str) -> Path:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Weights of a model folder, sorted by name."""
-    return sorted(folder.glob("*.safetensors"))
+    """Weights of a model folder, sorted by name; a checkpoint is its own."""
+    return [folder] if folder.is_file() else sorted(folder.glob("*.safetensors"))
 
 
 def architecture(folder: Path) -> str:
     """Name of the class of a model folder, as its configuration tells it."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if folder.is_file():
+        config = read_checkpoint(folder).config
+    else:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     names = config.get("architectures") or [config.get("model_type") or "unknown"]
     return str(names[0])
 
@@ -92,8 +115,11 @@ def weights_sha256(folder: Path) -> str:
     """Hash of all that decides a folder's logits, hexadecimal.
 
     That is the weights, the configuration, and the preprocessor's mean and standard
-    deviation.
+    deviation. Of a checkpoint it is all that the file holds, whatever its name.
     """
+    if folder.is_file():
+        with folder.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
     digest = hashlib.sha256()
     for path in [folder / "config.json", folder / PREPROCESSOR, *weight_files(folder)]:
         if path.is_file():
@@ -125,12 +151,12 @@ def read_spec(
     try:
         declared = dict(getattr(config, DECLARATION, None) or {})
         size = int(declared.get("tile_size") or _image_size(config) or FALLBACK_TILE)
-        classes = _classes(config, declared)
-        pixels = _pixels(folder, config, declared)
+        classes = read_classes(config, declared)
+        pixels = read_pixels(_preprocessor(folder, declared), config, declared)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ModelError(
-            f"{folder}: what its JSON files declare for geoseg cannot be used "
-            f"({type(error).__name__}: {error}); write the folder again"
+            f"{folder}: what it declares for geoseg cannot be used "
+            f"({type(error).__name__}: {error}); write it again"
         ) from error
     patch = patch_size(config)
     size = tile_size or size
@@ -158,27 +184,46 @@ def load_model(folder: Path) -> nn.Module:
     with warnings.catch_warnings(), quiet():
         warnings.filterwarnings("ignore", message="You'd better set embed_dim")
         try:
-            model, report = kind.from_pretrained(
-                folder,
-                dtype=torch.float32,
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                output_loading_info=True,
-            )
+            load = _from_checkpoint if folder.is_file() else _from_folder
+            model, missing = load(folder, config, kind)
         except Exception as error:  # a damaged folder breaks it in many ways
             reason = _one_line(error)
             raise ModelError(f"{folder} cannot be loaded: {reason}") from error
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
+    if missing:
         raise ModelError(
-            f"{folder} lacks {len(missing)} weights, {missing[0]} first; it is "
+            f"{folder} lacks {len(missing)} weights, {min(missing)} first; it is "
             "incomplete or was saved for another architecture"
         )
     if isinstance(model, Mask2FormerForUniversalSegmentation):
         use_geoseg_ops(model)
     frozen: nn.Module = model.eval().requires_grad_(False)
     return frozen
+
+
+def _from_folder(
+    folder: Path, config: PreTrainedConfig, kind: AutoClass
+) -> tuple[nn.Module, Collection[str]]:
+    """Load a folder; return the model and the names of weights that it lacks."""
+    loaded: Any = kind.from_pretrained(
+        folder,
+        config=config,
+        dtype=torch.float32,
+        use_safetensors=True,
+        trust_remote_code=False,
+        local_files_only=True,
+        output_loading_info=True,
+    )
+    return loaded[0], loaded[1]["missing_keys"]
+
+
+def _from_checkpoint(
+    path: Path, config: PreTrainedConfig, kind: AutoClass
+) -> tuple[nn.Module, Collection[str]]:
+    """Load a checkpoint; return the model and the names of weights that it lacks."""
+    auto: Any = kind
+    model: nn.Module = auto.from_config(config, dtype=torch.float32)
+    report = model.load_state_dict(read_checkpoint(path).weights, strict=False)
+    return model, report.missing_keys
 
 
 def import_modules(names: Sequence[str]) -> None:
@@ -210,6 +255,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _read_config(folder: Path) -> PreTrainedConfig:
+    if folder.is_file():
+        return _checkpoint_config(folder)
     _read_json(folder / "config.json")  # its errors name the place of a syntax error
     try:
         with quiet():
@@ -224,14 +271,27 @@ def _read_config(folder: Path) -> PreTrainedConfig:
         ) from error
 
 
+def _checkpoint_config(path: Path) -> PreTrainedConfig:
+    checkpoint = read_checkpoint(path)
+    content = checkpoint.config | {DECLARATION: checkpoint.declaration}
+    try:
+        with quiet():
+            kind = CONFIG_MAPPING[content["model_type"]]
+            config: PreTrainedConfig = kind.from_dict(content)
+            return config
+    except Exception as error:  # like that of a folder
+        raise ModelError(
+            f"{path} does not describe a model that transformers knows: "
+            f"{_one_line(error)}"
+        ) from error
+
+
 def _one_line(error: Exception) -> str:
     """The first sentence or so of what transformers says in a paragraph."""
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def _auto_class(
-    config: PreTrainedConfig,
-) -> type[AutoModelForUniversalSegmentation | AutoModelForSemanticSegmentation]:
+def _auto_class(config: PreTrainedConfig) -> AutoClass:
     for kind in (AutoModelForUniversalSegmentation, AutoModelForSemanticSegmentation):
         if type(config) in kind._model_mapping:
             return kind
@@ -244,6 +304,9 @@ def _auto_class(
 def patch_size(config: PreTrainedConfig) -> int:
     """Pixels that tile sizes must be a multiple of."""
     for candidate in (config, getattr(config, "backbone_config", None)):
+        if isinstance(candidate, ViTAdapterConfig):
+            # Its finest level has a cell of 4 pixels, and blending wants whole ones.
+            return math.lcm(getattr(candidate.backbone_config, "patch_size", 16), 4)
         inner = getattr(candidate, "backbone_config", None) or candidate
         patch = getattr(inner, "patch_size", None)
         if isinstance(patch, int) and patch >= 8:
@@ -267,72 +330,15 @@ def _check_tile(size: int, patch: int, config: PreTrainedConfig) -> None:
     check_tile_size(size, patch)
 
 
-def _classes(
-    config: PreTrainedConfig, declared: dict[str, Any]
-) -> tuple[ClassInfo, ...]:
-    labels: dict[Any, str] = config.id2label or {}
-    names = [writable(str(labels[index])) for index in sorted(labels)]
-    if len(names) > NODATA:
-        raise ModelError(
-            f"the model has {len(names)} classes; a class mask of 8 bits holds {NODATA}"
-        )
-    if "classes" not in declared:
-        return tuple(
-            ClassInfo(i, name, distinct_color(i)) for i, name in enumerate(names)
-        )
-    table = tuple(
-        ClassInfo(int(entry["id"]), writable(str(entry["name"])), _rgb(entry["color"]))
-        for entry in declared["classes"]
-    )
-    ids = {entry.id for entry in table}
-    if len(table) != len(names) or len(ids) != len(table):
-        raise ValueError(f"{len(names)} logits, but {len(ids)} class ids")
-    if not ids <= set(range(NODATA)):
-        raise ValueError(f"class ids {sorted(ids)} are not all within 0..{NODATA - 1}")
-    return table
-
-
-def _pixels(
-    folder: Path, config: PreTrainedConfig, declared: dict[str, Any]
-) -> dict[str, Any]:
-    """How pixels become input: `bands`, `scale`, `mean` and `std` of a `ModelSpec`."""
-    preprocessor = _read_json(folder / PREPROCESSOR)
-    if not preprocessor:
+def _preprocessor(folder: Path, declared: dict[str, Any]) -> dict[str, Any]:
+    if folder.is_file():
+        return preprocessor(declared["mean"], declared["std"])
+    content = _read_json(folder / PREPROCESSOR)
+    if not content:
         warnings.warn(
             f"{folder} has no {PREPROCESSOR}: pixels are scaled to 0..1 and not "
             "normalised, which is wrong for most models",
             GeosegWarning,
             stacklevel=3,
         )
-    channels = getattr(config, "num_channels", None)
-    bands = tuple(declared.get("bands") or _band_names(channels))
-    rescale = preprocessor.get("do_rescale", True)
-    factor = (preprocessor.get("rescale_factor") or 1 / 255) if rescale else 1.0
-    scale = declared.get("scale") or {"uint8": 1 / factor}
-    if preprocessor.get("do_flip_channel_order"):
-        bands = bands[::-1]  # Trained on BGR, as MobileViT.
-    # Absent where it is off: transformers saves the means all the same.
-    normalize = preprocessor.get("do_normalize", False)
-    mean = tuple((preprocessor.get("image_mean") if normalize else None) or (0.0,))
-    std = tuple((preprocessor.get("image_std") if normalize else None) or (1.0,))
-    # One number is one for all bands, as transformers has it.
-    mean, std = (v * len(bands) if len(v) == 1 else v for v in (mean, std))
-    if not len(mean) == len(std) == len(bands):
-        raise ValueError(f"{len(bands)} bands, but {len(mean)} means, {len(std)} stds")
-    return {
-        "bands": bands,
-        "scale": tuple((dtype, float(dn)) for dtype, dn in sorted(scale.items())),
-        "mean": tuple(map(float, mean)),
-        "std": tuple(map(float, std)),
-    }
-
-
-def _band_names(channels: int | None) -> tuple[str, ...]:
-    if channels in (None, 3):
-        return ("red", "green", "blue")
-    return tuple(f"band {index}" for index in range(1, channels + 1))
-
-
-def _rgb(color: Sequence[int]) -> tuple[int, int, int]:
-    red, green, blue = (int(value) for value in color)
-    return red, green, blue
+    return content

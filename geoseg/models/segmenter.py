@@ -15,7 +15,9 @@ from transformers.models.mask2former.modeling_mask2former import (
 
 from geoseg.errors import ConfigError, ModelError
 from geoseg.models.hub import quiet
-from geoseg.models.presets import PRETRAINED, load_backbone, read_preset
+from geoseg.models.presets import HEAD, PRETRAINED, read_preset
+from geoseg.models.pretrained import load_backbone
+from geoseg.models.warm_start import load_head
 from geoseg.ops import ms_deform_attn_fused
 
 PROBABILITY_FLOOR = 1e-8
@@ -27,19 +29,20 @@ def build_mask2former(config: Mapping[str, Any]) -> Mask2FormerForUniversalSegme
 
     Args:
         config: Keyword arguments of `Mask2FormerConfig`; `backbone_config` holds those
-            of the backbone with its `model_type`. `pretrained_backbone` may name a
-            DINOv3 checkpoint, a folder or a hub id, whose weights the ViT takes; all
-            other weights are random.
+            of the backbone with its `model_type`. `backbone` may name the ViT instead,
+            `timm:ARCHITECTURE`. `pretrained_backbone` may name a checkpoint, a folder
+            or a hub id, whose weights the ViT takes, and `pretrained_head` that of a
+            Mask2Former whose head this one starts from. Other weights are random.
 
     Returns:
         The model, its pixel decoder running geoseg's deformable attention.
 
     Raises:
         ConfigError: The preset has an unknown key or a value that does not fit.
-        ModelError: The pretrained backbone cannot be had.
+        ModelError: Pretrained weights cannot be had.
     """
     preset = dict(config)
-    pretrained = preset.pop(PRETRAINED, None)
+    pretrained, head = preset.pop(PRETRAINED, None), preset.pop(HEAD, None)
     hf_config = read_preset(preset)
     with warnings.catch_warnings(), quiet():
         # HF asks for power-of-two heads, which only its CUDA kernel cares about.
@@ -50,6 +53,8 @@ def build_mask2former(config: Mapping[str, Any]) -> Mask2FormerForUniversalSegme
             raise ConfigError(f"model: {error}") from error
     if pretrained is not None:
         load_backbone(model.model.pixel_level_module.encoder, pretrained)
+    if head is not None:
+        load_head(model, head)
     return use_geoseg_ops(model)
 
 

@@ -17,7 +17,7 @@ import torch
 from geoseg import __version__
 from geoseg.config import pipeline_names, recipes
 from geoseg.errors import GeosegError
-from geoseg.models.registry import BUILTIN, builtin_folder, read_spec, weight_files
+from geoseg.models.registry import BUILTIN, find_model, read_spec, weight_files
 from geoseg.ops import LIBRARY
 
 PACKAGES = ("transformers", "numpy", "scipy", "dask", "distributed")
@@ -30,14 +30,21 @@ Sections = dict[str, list[tuple[str, str]]]
 """Title -> names and values."""
 
 
-def collect() -> Sections:
-    """Look around; starts nothing and fetches nothing."""
+def collect(model: str | None = None) -> Sections:
+    """Look around; starts nothing, and fetches nothing but a model asked for.
+
+    Args:
+        model: Folder, checkpoint or hub id to tell about instead of the built-in model.
+
+    Raises:
+        ModelError: There is no such model, or it cannot be used.
+    """
     return {
         "Versions": _versions(),
         "Devices": _devices(),
         "Operators": _operators(),
         "GDAL drivers": _drivers(),
-        "Models": _models(),
+        "Models": _model(model) if model else _builtin_model(),
         "Recipes": _recipes(),
     }
 
@@ -104,17 +111,20 @@ def _drivers() -> list[tuple[str, str]]:
     return rows
 
 
-def _models() -> list[tuple[str, str]]:
-    folder = builtin_folder()
+def _builtin_model() -> list[tuple[str, str]]:
     try:
-        spec = read_spec(folder, name=BUILTIN)
-    except GeosegError as error:
-        present = folder.is_dir()
-        return [(BUILTIN, f"no: {error}" if present else f"no: {folder} is missing")]
+        return _model(BUILTIN)
+    except GeosegError as error:  # What is wrong belongs into the report, too.
+        return [(BUILTIN, f"no: {error}")]
+
+
+def _model(name: str) -> list[tuple[str, str]]:
+    folder = find_model(name)
+    spec = read_spec(folder, name=name)
     size = sum(path.stat().st_size for path in weight_files(folder))
     resolution = "any" if spec.resolution is None else f"{spec.resolution:g} m"
     return [
-        (BUILTIN, f"{folder} ({size / 1e6:.1f} MB)"),
+        (name, f"{folder} ({size / 1e6:.1f} MB)"),
         ("  classes", ", ".join(f"{c.id} {c.name}" for c in spec.classes)),
         ("  input", f"{', '.join(spec.bands)}; {', '.join(d for d, _ in spec.scale)}"),
         ("  tile size", f"{spec.tile_size} pixels"),

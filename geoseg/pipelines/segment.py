@@ -226,7 +226,7 @@ def run(config: SegmentConfig, listener: Listener | None = None) -> RunReport:
 def _recorded(config: SegmentConfig) -> SegmentConfig:
     """The same call from any folder, paths made absolute, without its secrets."""
     given, model = config.input, config.model
-    if Path(model.path).is_dir():
+    if Path(model.path).exists():
         model = replace(model, path=str(Path(model.path).absolute()))
     return replace(
         config,

@@ -273,11 +273,6 @@ def test_interaction_indexes_that_do_not_fit_are_refused(indexes: list[int]) -> 
         tiny_models.adapter(interaction_indexes=indexes)
 
 
-def test_other_vits_are_refused() -> None:
-    with pytest.raises(ValueError, match="must be a dinov3_vit"):
-        tiny_models.adapter(backbone_config={"model_type": "dinov2"})
-
-
 def test_heads_that_do_not_divide_the_values_are_refused() -> None:
     with pytest.raises(ValueError, match="5 heads do not divide"):
         tiny_models.adapter(deform_num_heads=5)

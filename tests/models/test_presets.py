@@ -6,13 +6,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import tiny_models
 import torch
 import yaml
-from transformers import DINOv3ViTConfig, DINOv3ViTModel
+from timm.models import save_for_hf
+from transformers import (
+    Dinov2Config,
+    Dinov2ForImageClassification,
+    DINOv3ViTConfig,
+    DINOv3ViTModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+    ViTConfig,
+    ViTForImageClassification,
+)
 
 from geoseg.errors import ConfigError, ModelError
 from geoseg.models import build_mask2former
+from geoseg.models.encoders import view
 
 PRESETS = sorted((Path(__file__).parents[2] / "configs" / "models").glob("*.yaml"))
 FULL = "dinov3-vitl16-sat493m-loveda"
@@ -138,7 +150,9 @@ def test_pretrained_backbone_of_another_architecture_is_refused(
 
 def test_pretrained_backbone_must_be_a_whole_dinov3(tmp_path: Path) -> None:
     tiny_models.save_segmenter(tmp_path / "other")
-    with pytest.raises(ModelError, match=r"is not a DINOv3 .*it is a 'mask2former'"):
+    with pytest.raises(
+        ModelError, match=r"is not a dinov3_vit .*it is a 'mask2former'"
+    ):
         build_mask2former(
             tiny_models.preset(pretrained_backbone=str(tmp_path / "other"))
         )
@@ -146,7 +160,7 @@ def test_pretrained_backbone_must_be_a_whole_dinov3(tmp_path: Path) -> None:
     weights = vit.state_dict()
     del weights["norm.weight"]
     vit.save_pretrained(tmp_path / "part", state_dict=weights)
-    with pytest.raises(ModelError, match=r"lacks weights of DINOv3, norm\.weight"):
+    with pytest.raises(ModelError, match=r"lacks weights of DINOv3.*, norm\.weight"):
         build_mask2former(
             tiny_models.preset(pretrained_backbone=str(tmp_path / "part"))
         )
@@ -172,3 +186,126 @@ def test_pretrained_backbone_needs_a_vit_adapter(tmp_path: Path) -> None:
     keys = tiny_models.preset(backbone_config=swin, pretrained_backbone=str(tmp_path))
     with pytest.raises(ConfigError, match="needs a backbone of the type vit_adapter"):
         build_mask2former(keys)
+
+
+# Other encoders
+
+SHRUNK = {"embed_dim": 32, "depth": 4, "num_heads": 2}
+
+
+def timm_preset(folder: Path | None = None, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return a preset that names a ViT of timm's, made small for tests."""
+    vit = {
+        "model_type": "timm_wrapper",
+        "architecture": "vit_small_patch16_dinov3",
+        "model_args": {"dynamic_img_size": True, **SHRUNK, **arguments},
+    }
+    keys = tiny_models.adapter_keys(backbone_config=vit)
+    return tiny_models.preset(
+        backbone_config=keys, pretrained_backbone=folder and str(folder)
+    )
+
+
+def save_timm(folder: Path, architecture: str = "vit_small_patch16_dinov3") -> Any:  # noqa: ANN401
+    """Write a checkpoint as timm publishes its own: without our prefix, or a type."""
+    made: dict[str, Any] = {"num_classes": 3, **SHRUNK}
+    vit = tiny_models.randomized(timm.create_model(architecture, **made), seed=5)
+    save_for_hf(vit, str(folder), model_args=SHRUNK, safe_serialization=True)
+    return vit
+
+
+def test_backbone_of_timm_is_named_in_short() -> None:
+    keys = {**read(FULL), "pretrained_backbone": None}
+    keys["backbone"] = "timm:vit_large_patch16_dinov3"
+    with torch.device("meta"):
+        model = build_mask2former(keys)
+    encoder = model.model.pixel_level_module.encoder
+    assert (view(encoder.backbone).width, len(view(encoder.backbone).blocks)) == (
+        1024,
+        24,
+    )
+    assert encoder.config.backbone_config.architecture == "vit_large_patch16_dinov3"
+    assert encoder.config.interaction_indexes == [4, 11, 17, 23]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"backbone": "vit_large_patch16_dinov3"}, "name a ViT of timm's as timm:"),
+        ({"backbone": "timm:"}, "name a ViT of timm's as timm:"),
+        ({"backbone": "timm:vit_none"}, "no architecture 'vit_none'"),
+        (
+            {"backbone": "timm:vit_tiny_patch16_224", "backbone_config": {}},
+            "interaction_indexes",
+        ),
+        (
+            {
+                "backbone": "timm:vit_tiny_patch16_224",
+                "backbone_config": {"model_type": "swin"},
+            },
+            "of the type vit_adapter, not swin",
+        ),
+        (
+            timm_preset(deepth=3),
+            "cannot build vit_small_patch16_dinov3 with model_args",
+        ),
+    ],
+)
+def test_backbones_named_wrongly_are_refused(
+    changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        build_mask2former(tiny_models.preset(**changes))
+    assert "\n" not in str(caught.value)
+
+
+def test_timms_own_checkpoints_are_loaded(tmp_path: Path) -> None:
+    vit = save_timm(tmp_path)
+    model = build_mask2former(timm_preset(tmp_path))
+    loaded = model.model.pixel_level_module.encoder.backbone.timm_model
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value, vit.state_dict()[name]), name
+    assert not any(p.requires_grad for p in loaded.parameters())
+    with pytest.raises(ConfigError, match=r"model_args is .*'num_heads': 4.* but .* 2"):
+        build_mask2former(timm_preset(tmp_path, num_heads=4))
+    other = tmp_path / "other"
+    save_timm(other, "vit_small_patch16_224")
+    with pytest.raises(ConfigError, match="architecture is vit_small_patch16_dinov3"):
+        build_mask2former(timm_preset(other))
+    save_vit(tmp_path / "hf")
+    with pytest.raises(ModelError, match=r"not a timm_wrapper .*a 'dinov3_vit'"):
+        build_mask2former(timm_preset(tmp_path / "hf"))
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        (ViTConfig, ViTForImageClassification),
+        (Dinov2Config, Dinov2ForImageClassification),
+    ],
+)
+def test_checkpoints_of_classifiers_are_loaded(
+    tmp_path: Path, config: type[PreTrainedConfig], kind: type[PreTrainedModel]
+) -> None:
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 2,
+        "image_size": 56,
+    }
+    classifier = tiny_models.randomized(kind(config(**sizes)), seed=5)
+    classifier.save_pretrained(tmp_path)
+    keys = {"model_type": config.model_type, **sizes}
+
+    def preset(**changes: Any) -> dict[str, Any]:  # noqa: ANN401
+        adapter = tiny_models.adapter_keys(backbone_config={**keys, **changes})
+        return tiny_models.preset(
+            backbone_config=adapter, pretrained_backbone=str(tmp_path)
+        )
+
+    loaded = build_mask2former(preset()).model.pixel_level_module.encoder.backbone
+    weights = classifier.base_model.state_dict()
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value, weights[name]), name
+    with pytest.raises(ConfigError, match=r"image_size is 112, but .* has 56"):
+        build_mask2former(preset(image_size=112))
