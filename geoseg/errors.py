@@ -28,6 +28,10 @@ class ModelError(UsageError):
     """A model is unknown, incomplete, or not one that segments."""
 
 
+class ExplainError(UsageError):
+    """What is to be explained does not exist: a layer, head, query, place or kind."""
+
+
 class OutputError(UsageError):
     """The output folder cannot be used: it is a file, foreign, or not writable."""
 

@@ -177,10 +177,16 @@ class Predictor:
         )
 
     @torch.inference_mode()
-    def _launch(
-        self, values: Tensor, valid: Tensor | None, count: int, scale: float
-    ) -> _Running:
-        """Normalise a batch and run the model; CUDA goes on after this returns."""
+    def images(self, tiles: Sequence[TileInput], scale: float) -> Tensor:
+        """Return what the model gets of tiles, (B, C, size, size) float32, normalised.
+
+        Args:
+            tiles: One batch, or less, which is filled up with the last tile.
+            scale: The digital number that means 1.0.
+        """
+        return self._normalized(*self._stack(tiles), scale)
+
+    def _normalized(self, values: Tensor, valid: Tensor | None, scale: float) -> Tensor:
         pixels = values.to(self.device, non_blocking=True)
         # Not in the model's order of memory, channels last: its first layer does that
         # as fast, and arithmetic by channel is a tenth of the work this way.
@@ -190,6 +196,14 @@ class Predictor:
         if valid is not None:
             # The mean, where there is no data.
             images.masked_fill_(~valid.to(self.device, non_blocking=True), 0.0)
+        return images
+
+    @torch.inference_mode()
+    def _launch(
+        self, values: Tensor, valid: Tensor | None, count: int, scale: float
+    ) -> _Running:
+        """Normalise a batch and run the model; CUDA goes on after this returns."""
+        images = self._normalized(values, valid, scale)
         passes = FLIPS if self.config.tta else PLAIN
         logits = self._logits(images, passes[0])
         for axes in passes[1:]:

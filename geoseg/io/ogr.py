@@ -186,10 +186,31 @@ def finish_geopackage(path: Path, rows: int, classes: Sequence[ClassInfo]) -> No
         connection.execute("PRAGMA journal_mode = MEMORY")
         connection.execute("PRAGMA synchronous = OFF")
         _check_index(connection, rows)
-        connection.execute(_STYLE_TABLE)
-        connection.execute(_STYLE_ROW, row)
-        connection.execute(_STYLE_CONTENTS)
+        _add_styles(connection, [row])
         _set_times(connection)
+
+
+def style_geopackage(path: Path, styles: Mapping[str, str]) -> None:
+    """Give the layers of a GeoPackage that is not published yet their default styles.
+
+    Args:
+        path: A GeoPackage whose geometry columns are called as those of segments are.
+        styles: QML by the name of the layer.
+    """
+    rows = [(layer, GEOMETRY, "geoseg", qml, "", "") for layer, qml in styles.items()]
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("PRAGMA journal_mode = MEMORY")
+        connection.execute("PRAGMA synchronous = OFF")
+        _add_styles(connection, rows)
+        _set_times(connection)
+
+
+def _add_styles(
+    connection: sqlite3.Connection, rows: Sequence[tuple[str, ...]]
+) -> None:
+    connection.execute(_STYLE_TABLE)
+    connection.executemany(_STYLE_ROW, rows)
+    connection.execute(_STYLE_CONTENTS)
 
 
 def _set_times(connection: sqlite3.Connection) -> None:

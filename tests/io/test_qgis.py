@@ -10,12 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import pyproj
 import pytest
+import shapely
 from affine import Affine
 from class_masks import trace_whole
 from PIL import Image
 from rasters import CLASSES, NORTH_UP, UTM, write_mask
 
 from geoseg.grid import Grid
+from geoseg.io.map_layers import FeatureLayer, raster_layer, write_features
+from geoseg.io.map_style import RAMP, points_qml, ramp_qml
 from geoseg.io.merged import Segments, write_merged
 from geoseg.io.vector import write_segments
 from geoseg.io.virtual import Placed, write_virtual
@@ -122,6 +125,49 @@ def test_merged_scenes_open_styled_in_qgis(
     want = [*(info.color for info in CLASSES), (255, 255, 255)]
     assert center_colors(tmp_path / "picture-segments.png") == want
     assert center_colors(tmp_path / "picture-classes.png") == want
+
+
+def test_map_layers_open_styled_in_qgis(tmp_path: Path, qgis: dict[str, str]) -> None:
+    grid = Grid(40, 40, NORTH_UP, pyproj.CRS(UTM).to_wkt())
+    raster, features = tmp_path / "amount.tif", tmp_path / "patches.gpkg"
+    values = np.zeros((1, 40, 40), np.float32)
+    values[0, :20, :20], values[0, :20, 20:], values[0, 20:, :20] = 0, 0.5, 1
+    values[0, 20:, 20:] = np.nan
+    with raster_layer(
+        raster,
+        grid,
+        bands=("amount",),
+        dtype="float32",
+        nodata=float("nan"),
+        qml=ramp_qml(0, 1, opacity=1),
+        tags={},
+    ) as layer:
+        layer.write(values, grid.whole)
+    places = [grid.transform @ place for place in ((10, 10), (30, 10), (10, 30))]
+    names = ["a", "b", "c"]
+    colors = dict(zip(names, [info.color for info in CLASSES], strict=True))
+    points = FeatureLayer(
+        "points",
+        np.array([shapely.Point(place) for place in places]),
+        {"kind": np.array(names), "size": np.full(3, 5.0)},
+        points_qml("kind", colors, '"size"'),
+    )
+    write_features(features, [points], grid)
+
+    report = probe(qgis, features, raster, tmp_path / "picture")
+    shown, amounts = report["segments"], report["classes"]
+    assert shown["crs"] == amounts["crs"] == UTM
+    assert (shown["renderer"], shown["attribute"]) == ("categorizedSymbol", "kind")
+    assert shown["categories"] == [[k, k, list(v)] for k, v in colors.items()]
+    assert amounts["renderer"] == "singlebandpseudocolor"
+    want = [RAMP[0], RAMP[2], RAMP[4], (255, 255, 255)]
+    assert center_colors(tmp_path / "picture-classes.png") == want
+    with Image.open(tmp_path / "picture-segments.png") as picture:
+        pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+    for color in colors.values():
+        # A quarter of a disc of 5 mm, the layer's corner, at 96 dots an inch; of the
+        # 2 mm that it has without the expression it would be 11.
+        assert (pixels == color).all(axis=1).sum() > 40
 
 
 def probe(
