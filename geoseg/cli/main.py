@@ -19,6 +19,7 @@ import click
 
 from geoseg import __version__
 from geoseg._heap import collect_less_often
+from geoseg.cli.evaluate import evaluate
 from geoseg.cli.info import info
 from geoseg.cli.merge import merge
 from geoseg.cli.options import INTERRUPTED, verbosity_of
@@ -167,7 +168,7 @@ def main() -> None:
     """Segment GeoTIFFs into class masks and polygons."""
 
 
-for _command in (segment, status, merge, vectorize, preview, info, train):
+for _command in (segment, status, merge, vectorize, preview, info, train, evaluate):
     main.add_command(_command)
 
 
