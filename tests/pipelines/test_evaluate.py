@@ -133,6 +133,24 @@ def test_counts_equal_those_of_the_masks_that_segment_wrote(
     assert result.counts.unlabelled == 2 * 25 * 40
 
 
+def test_predictions_that_are_mapped_to_ignore_do_not_count(
+    tmp_path: Path, root: Path, masks: Path
+) -> None:
+    mapping = {"class 4": "ignore", "class 3": "class 2"}
+    [result] = evaluated(tmp_path, root, [masks], mapping=mapping).runs
+    counts = sum(
+        tallied(
+            read_band(root / "masks" / f"{name}.tif"),
+            read_band(masks / name / "classes.tif"),
+        )
+        for name in ("north", "south")
+    )
+    expected = np.zeros((4, 4), np.int64)
+    expected[:, 0], expected[:, 1] = counts[:, 0], counts[:, 1] + counts[:, 2]
+    np.testing.assert_array_equal(result.counts.confusion, expected)
+    assert result.pairs.missing == ("class 3", "class 4")
+
+
 def test_confidence_counts_where_it_is_right(
     tmp_path: Path, root: Path, masks: Path
 ) -> None:
