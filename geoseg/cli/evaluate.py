@@ -179,7 +179,8 @@ def evaluate(
         "same command again to go on"
     )
     verbosity = verbosity_of(ctx)
-    evaluation = job.run(configured, EvaluationProgress(verbosity))
+    with EvaluationProgress(verbosity) as progress:
+        evaluation = job.run(configured, progress)
     if verbosity >= 0:
         print_evaluation(evaluation, configured.out)
     if not evaluation.ok:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Self
 
 from rich import box
 from rich.console import Console
@@ -36,6 +37,15 @@ class EvaluationProgress(Watcher):
     def __init__(self, verbosity: int) -> None:
         self._verbosity = verbosity
         self._display: Display | None = None
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take a bar away that is left."""
+        if self._display is not None:
+            self._display.__exit__(None, None, None)
 
     def segmenting(
         self, name: str, config: SegmentConfig
@@ -71,7 +81,9 @@ def print_evaluation(evaluation: Evaluation, out: Path) -> None:
         console.print(_rich(comparison_table(evaluation), evaluation.title))
     else:
         [run] = evaluation.runs
-        console.print(_rich(class_table(run), f"{run.name} on {evaluation.title}"))
+        console.print(
+            _rich(class_table(run, brief=True), f"{run.name} on {evaluation.title}")
+        )
         for name, value in overall_table(run).rows:
             print_line(console, f"{name + ':':<15}{value}")
     for note in notes_of(evaluation):

@@ -97,6 +97,24 @@ def pair_classes(
     )
 
 
+def per_model(
+    mapping: Mapping[str, str], models: Sequence[Sequence[ClassInfo]]
+) -> list[dict[str, str]]:
+    """Return the part of a mapping that concerns each of several models.
+
+    Raises:
+        UsageError: A name is no class of any.
+    """
+    every = [info.name for model in models for info in model]
+    for name in mapping:
+        _found(name, list(dict.fromkeys(every)), "the model")
+    parts = []
+    for model in models:
+        own = {_plain(info.name) for info in model}
+        parts.append({n: t for n, t in mapping.items() if _plain(n) in own})
+    return parts
+
+
 def _targets(
     rows: Sequence[ClassInfo], model: Sequence[ClassInfo], mapping: Mapping[str, str]
 ) -> dict[int, int | None]:

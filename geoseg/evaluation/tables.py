@@ -52,8 +52,14 @@ class Table:
     """Cells."""
 
 
-def class_table(run: RunResult) -> Table:
-    """Return a row a class, and one of means."""
+def class_table(run: RunResult, *, brief: bool = False) -> Table:
+    """Return a row a class, and one of means.
+
+    Args:
+        run: The run.
+        brief: Leave intervals out, which are wide.
+    """
+    ends = None if brief else run.intervals
     pixels = run.counts.confusion.sum(axis=1)
     total = max(1, int(pixels.sum()))
     rows = [
@@ -63,7 +69,7 @@ def class_table(run: RunResult) -> Table:
                 figure(
                     getattr(run.metrics, name)[index],
                     name,
-                    _of_class(run.intervals, name, index),
+                    _of_class(ends, name, index),
                 )
                 for name in BY_CLASS
             ),

@@ -12,7 +12,7 @@ from geoseg.clusters.config import ClusterConfig
 from geoseg.config import convert
 from geoseg.errors import ConfigError, EvaluationError, OutputError
 from geoseg.evaluation.markdown import markdown
-from geoseg.evaluation.matching import pair_classes
+from geoseg.evaluation.matching import pair_classes, per_model
 from geoseg.evaluation.page import ShownChip, page
 from geoseg.evaluation.pictures import draw_chip
 from geoseg.evaluation.predictions import read_predictions
@@ -124,12 +124,18 @@ def run(config: EvaluateConfig, watcher: Watcher | None = None) -> Evaluation:
     watcher = watcher or Watcher()
     base = Sections(config.model, config.tiling, _reading(config))
     variants = make_variants(base, config.compare)
-    labelled = open_labelled(
-        config.data, config.part, lambda: _classes(config, variants[0]), watcher.note
-    )
+    classes = _classes(config, variants)
+    labelled = open_labelled(config.data, config.part, classes[0], watcher.note)
+    mappings = per_model(config.mapping, classes)
+    for known, mapping in zip(classes, mappings, strict=True):
+        # Refused here: masks of a model without a common class may take hours.
+        pair_classes(labelled.classes, known, mapping, config.leave_out)
     files = image_files(labelled.sources, config.out)
     made = list(_masks(config, variants, tuple(files.values()), watcher))
-    compared = [_compare(config, labelled, files, one, watcher) for one in made]
+    compared = [
+        _compare(config, labelled, files, one, mapping, watcher)
+        for one, mapping in zip(made, mappings, strict=True)
+    ]
     evaluation = _evaluation(config, labelled.title, compared)
     pictures = [
         _pictures(result, one.folder)
@@ -150,13 +156,21 @@ def _reading(config: EvaluateConfig) -> InputConfig:
     return convert({**asdict(config.input), **missing}, InputConfig)
 
 
-def _classes(config: EvaluateConfig, variant: Variant) -> Sequence[ClassInfo]:
-    """Return the classes of the first model, without loading it."""
+def _classes(
+    config: EvaluateConfig, variants: Sequence[Variant]
+) -> list[tuple[ClassInfo, ...]]:
+    """Return the classes of the model of each run, without loading it."""
     if config.run:
-        return next(iter(read_predictions(config.run[0]).values())).classes
-    import_modules(variant.sections.model.imports)
-    path = variant.sections.model.path
-    return read_spec(find_model(path), name=path).classes
+        return [
+            next(iter(read_predictions(folder).values())).classes
+            for folder in config.run
+        ]
+    known: dict[str, tuple[ClassInfo, ...]] = {}
+    for model in (variant.sections.model for variant in variants):
+        if model.path not in known:
+            import_modules(model.imports)
+            known[model.path] = read_spec(find_model(model.path)).classes
+    return [known[variant.sections.model.path] for variant in variants]
 
 
 def _masks(
@@ -199,10 +213,11 @@ def _compare(
     labelled: LabelledSet,
     files: Mapping[str, str],
     made: MadeMasks,
+    mapping: Mapping[str, str],
     watcher: Watcher,
 ) -> Compared:
     pairs = pair_classes(
-        labelled.classes, made.model.classes, config.mapping, config.leave_out
+        labelled.classes, made.model.classes, mapping, config.leave_out
     )
     scenes, missing = pair_masks(labelled.sources, files, made)
 

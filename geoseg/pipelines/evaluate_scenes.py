@@ -20,7 +20,7 @@ from geoseg.config import convert
 from geoseg.data.config import DataConfig
 from geoseg.data.labelled import LabelledSource
 from geoseg.data.sources import open_split
-from geoseg.errors import GeosegWarning, UsageError
+from geoseg.errors import GeosegWarning, OutputError, UsageError
 from geoseg.grid import Grid, Window
 from geoseg.io.atomic import atomic_path
 from geoseg.io.gdal import absolute, gdal_env, write_errors
@@ -55,7 +55,7 @@ class _Holder:
 def open_labelled(
     data: Mapping[str, Any],
     part: EvaluatedPart,
-    model_classes: Callable[[], Sequence[ClassInfo]],
+    model_classes: Sequence[ClassInfo],
     note: Callable[[str], None],
 ) -> LabelledSet:
     """Find the labelled scenes.
@@ -65,7 +65,7 @@ def open_labelled(
             whose ids are then what masks hold.
         part: Part of the split; auto is the first of test, validation and train that
             has scenes.
-        model_classes: Tells them.
+        model_classes: Classes of the model.
         note: Told what is left out.
 
     Raises:
@@ -80,7 +80,7 @@ def open_labelled(
     if not section.get("classes"):
         section["classes"] = [
             {"id": info.id, "name": info.name, "color": list(info.color)}
-            for info in model_classes()
+            for info in model_classes
         ]
     config = convert({"data": section}, _Holder).data
     with warnings.catch_warnings(record=True) as caught:
@@ -129,14 +129,20 @@ def image_files(sources: Sequence[LabelledSource], out: Path) -> dict[str, str]:
         out: Folder of the evaluation; they go to `scenes/` in it.
 
     Raises:
-        FileOutputError: One cannot be written.
+        OutputError: One cannot be written.
     """
     files = {}
     for source in sources:
         path = source.path
         if path is None:
             path = out / SCENES / f"{_safe(source.name)}.tif"
-            _write_image(source, path)
+            try:
+                _write_image(source, path)
+            except OSError as error:
+                raise OutputError(
+                    f"{path} cannot be written ({error.strerror}); free some space or "
+                    "choose another -o"
+                ) from error
         files[source.name] = absolute(path)
     return files
 

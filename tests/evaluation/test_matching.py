@@ -6,7 +6,7 @@ import pytest
 
 from geoseg.errors import UsageError
 from geoseg.evaluation.counts import IGNORE
-from geoseg.evaluation.matching import FOREIGN, UNCOUNTED, pair_classes
+from geoseg.evaluation.matching import FOREIGN, UNCOUNTED, pair_classes, per_model
 from geoseg.types import ClassInfo
 
 
@@ -64,3 +64,11 @@ def test_what_pairs_nothing_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         pair_classes(LABELS, model, mapping, leave_out)
+
+
+def test_a_mapping_for_several_models_is_for_those_that_have_the_class() -> None:
+    other = classes(roof=1, water=2)
+    parts = per_model({"cloud": "road", "Roof": "building"}, [MODEL, other])
+    assert parts == [{"cloud": "road"}, {"Roof": "building"}]
+    with pytest.raises(UsageError, match="'sea' is no class of the model"):
+        per_model({"sea": "water"}, [MODEL, other])

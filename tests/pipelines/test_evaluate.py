@@ -342,6 +342,20 @@ def test_names_cannot_become_markup(tmp_path: Path, root: Path, masks: Path) -> 
     assert "no class for" in markdown
 
 
+def test_a_model_without_a_common_class_is_refused_before_it_runs(
+    tmp_path: Path, root: Path, model: Path
+) -> None:
+    table = [{"id": n, "name": f"c{n}", "color": [n, 0, 0]} for n in range(1, 5)]
+    config = EvaluateConfig(
+        tmp_path / "out",
+        {"root": str(root), "classes": table, "ignore": [0]},
+        model=ModelConfig(str(model), ("stubs",), device="cpu"),
+    )
+    with pytest.raises(UsageError, match="--map 'class 1=c1'"):
+        run(config)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_settings_are_compared_and_their_masks_kept(
     tmp_path: Path, root: Path, model: Path
