@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -217,6 +218,23 @@ def test_worst_chips_are_ranked_and_shown(
     page = (tmp_path / "evaluation.html").read_text()
     assert page.count("<figure") == len(chips) == 5
     assert page.count('src="data:image/') == 15
+
+
+def test_chips_are_shown_without_an_image_that_broke_since(
+    tmp_path: Path, root: Path, masks: Path
+) -> None:
+    # Moved with its labels: masks are known by the name of their scene then.
+    moved = shutil.copytree(root, tmp_path / "moved")
+    for seed, name in enumerate(("north", "south")):
+        image = moved / "images" / f"{name}.tif"
+        write_raster(image, draw(seed)[0], nodata=0, compress="deflate")
+        whole = image.read_bytes()
+        image.write_bytes(whole[:500] + bytes(500) + whole[1000:])
+    scoring = ScoreSettings(border=3, chip=32, worst=4)
+    assert evaluated(tmp_path / "out", moved, [masks], scoring=scoring).ok
+    page = (tmp_path / "out" / "evaluation.html").read_text()
+    assert page.count("<figure") == 4
+    assert 8 <= page.count('src="data:image/') < 12
 
 
 def test_files_tell_the_same_and_load_nothing(
