@@ -68,19 +68,19 @@ def _sums(
     scenes: Sequence[SceneCounts], resamples: int, seed: int
 ) -> Iterator[SceneCounts]:
     """Yield the counts of resamples, some at a time, shape (some, ...) each."""
-    stack, count = stacked(scenes), len(scenes)
+    # Floats, which are multiplied a hundred times faster; exact up to 2 ** 53 pixels.
+    every, count = stacked(scenes), len(scenes)
+    stack = [
+        getattr(every, field.name).astype(np.float64) for field in fields(SceneCounts)
+    ]
     rng = np.random.default_rng(seed)
     step = max(1, _MOST_VALUES // count)
     for start in range(0, resamples, step):
         size = min(step, resamples - start)
         # How often each scene is drawn, when one is drawn as often as there are scenes.
         drawn = rng.multinomial(count, np.full(count, 1 / count), size=size)
-        yield SceneCounts(
-            *(
-                np.tensordot(drawn, getattr(stack, field.name), axes=1)
-                for field in fields(SceneCounts)
-            )
-        )
+        weights = drawn.astype(np.float64)
+        yield SceneCounts(*(np.tensordot(weights, each, axes=1) for each in stack))
 
 
 def _less(one: Metrics, other: Metrics) -> Metrics:

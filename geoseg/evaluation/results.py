@@ -151,7 +151,7 @@ class Evaluation:
         """Whether every labelled scene was compared."""
         return not self.failures
 
-    @property
+    @cached_property
     def differences(self) -> list[Difference]:
         """Difference of each run but the first to the first."""
         return [run.less(self.runs[0]) for run in self.runs[1:]]
