@@ -17,7 +17,7 @@ from affine import Affine
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from geoseg.config import convert
-from geoseg.data.config import DataConfig
+from geoseg.data.config import DataConfig, SplitConfig
 from geoseg.data.labelled import LabelledSource
 from geoseg.data.sources import open_split
 from geoseg.errors import GeosegWarning, OutputError, UsageError
@@ -93,9 +93,10 @@ def open_labelled(
         raise UsageError(
             f"data.split.{chosen} of {config.root} has no scenes; choose another --part"
         )
-    return LabelledSet(
-        f"{config.root.resolve().name} ({chosen})", sources, config.table.infos
-    )
+    title = config.root.resolve().name
+    if config.split != SplitConfig():
+        title += f" ({chosen})"
+    return LabelledSet(title, sources, config.table.infos)
 
 
 def _completed(data: Mapping[str, Any]) -> dict[str, Any]:
