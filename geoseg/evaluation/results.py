@@ -172,8 +172,8 @@ def _notes_of_run(run: RunResult) -> list[str]:
     notes = []
     if pairs.missing:
         notes.append(
-            f"{run.model} has no class for {_listed(pairs.missing)}: their IoU is 0 "
-            "and counts in means; --leave-out takes such labels away"
+            f"{run.model} has no class for {_listed(pairs.missing)}: an IoU of 0 there "
+            "counts in means; --leave-out takes labels away"
         )
     if pairs.others:
         names = _listed([info.name for info in pairs.others])

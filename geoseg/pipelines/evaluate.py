@@ -76,7 +76,7 @@ class EvaluateConfig:
     tiling: TilingConfig = field(default_factory=TilingConfig)
     input: InputConfig = field(default_factory=InputConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
-    output: OutputConfig = field(default_factory=OutputConfig)
+    output: OutputConfig = field(default_factory=lambda: OutputConfig(polygons=False))
 
     def __post_init__(self) -> None:
         """Check what contradicts itself.
