@@ -52,13 +52,14 @@ def configs(
 ) -> list[EvaluateConfig]:
     """Configurations of evaluations, none of which is made."""
     seen: list[EvaluateConfig] = []
-    outcome = getattr(request, "param", None)
+    outcome: Evaluation | None = getattr(request, "param", None)
+    default: Evaluation = request.getfixturevalue("evaluation")
 
     def run(config: EvaluateConfig, watcher: Watcher) -> Evaluation:
         seen.append(config)
         watcher.note("something was left out")
         watcher.comparing("toy", 1, 1)
-        return outcome or request.getfixturevalue("evaluation")
+        return outcome or default
 
     monkeypatch.setattr("geoseg.pipelines.evaluate.run", run)
     return seen
