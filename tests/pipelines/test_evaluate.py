@@ -17,6 +17,7 @@ from rasters import NORTH_UP, write_raster
 from running import read_band, segment_plainly
 from stubs import save_stub
 
+from geoseg.clusters.config import ClusterConfig
 from geoseg.errors import ConfigError, EvaluationError, UsageError
 from geoseg.evaluation import scene as scene_module
 from geoseg.evaluation.results import Evaluation, Resampling
@@ -374,7 +375,7 @@ def test_a_model_without_a_common_class_is_refused_before_it_runs(
 
 @pytest.mark.slow
 def test_settings_are_compared_and_their_masks_kept(
-    tmp_path: Path, root: Path, model: Path
+    tmp_path: Path, root: Path, model: Path, scheduler: str
 ) -> None:
     begun: list[str] = []
 
@@ -388,6 +389,7 @@ def test_settings_are_compared_and_their_masks_kept(
         {"root": str(root), "ignore": [0]},
         compare=("tiling.overlap=0,16", "tiling.window=none"),
         model=ModelConfig(str(model), ("stubs",), device="cpu"),
+        cluster=ClusterConfig(scheduler=scheduler, timeout=300),
     )
     first = run(config, Recorder())
     assert [dict(result.settings) for result in first.runs] == [
