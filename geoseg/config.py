@@ -16,6 +16,8 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import QuotedString, Transformer
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobRuntime
 from hydra.errors import HydraException, OverrideParseException
@@ -26,7 +28,15 @@ from omegaconf.errors import OmegaConfBaseException
 from geoseg._conversion import convert
 from geoseg.errors import ConfigError
 
-__all__ = ["compose", "convert", "dump", "override", "pipeline_names", "recipes"]
+__all__ = [
+    "choices",
+    "compose",
+    "convert",
+    "dump",
+    "override",
+    "pipeline_names",
+    "recipes",
+]
 
 _PACKAGE = Path(__file__).parent
 _COMPOSING = threading.Lock()  # Hydra keeps its state in process-wide singletons.
@@ -97,6 +107,24 @@ def override(key: str, value: object) -> str:
         value: None, bool, number, string, path, or a sequence of them.
     """
     return f"{key}={_literal(value)}"
+
+
+def choices(text: str) -> tuple[str, list[object]]:
+    """Return key and values of "key=value,value,...", read as Hydra reads sweeps.
+
+    Quotes and brackets keep commas together.
+
+    Raises:
+        ConfigError: It sets nothing, or cannot be read.
+    """
+    if not all(text.partition("=")):
+        raise ConfigError(f"{text!r} sets nothing; write it as key=value,value")
+    with _one_line_errors(text):
+        parsed = OverridesParser.create().parse_override(text)
+        values = [parsed.value()]
+        if parsed.is_sweep_override():
+            values = list(parsed.sweep_iterator(Transformer.identity))
+    return parsed.get_key_element(), [_unquoted(value) for value in values]
 
 
 def dump(config: object) -> str:
@@ -216,6 +244,15 @@ def _one_line(error: BaseException) -> str:
     # Hydra adds its search path and advice for its own program: noise to our users.
     kept = _HYDRA_NOISE.split(str(error), maxsplit=1)[0].replace("'++", "'")
     return re.sub(r"\s+", " ", kept).strip() or type(error).__name__
+
+
+def _unquoted(value: object) -> object:
+    """Return what Hydra parsed as plain values."""
+    if isinstance(value, QuotedString):
+        return value.text
+    if isinstance(value, list):
+        return [_unquoted(item) for item in value]
+    return value
 
 
 def _literal(value: object) -> str:

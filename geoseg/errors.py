@@ -81,5 +81,9 @@ class SegmentationError(GeosegError):
         """`geoseg.pipelines.segment.RunReport`, whose type lies in a higher layer."""
 
 
+class EvaluationError(GeosegError):
+    """No labelled scene could be compared with a mask."""
+
+
 class GeosegWarning(UserWarning):
     """Something that changes results and that the user may want to know."""

@@ -19,6 +19,9 @@ BlendSpace = Literal["logits", "probabilities"]
 OnError = Literal["skip", "fail"]
 """What a run does when a scene fails: go on with the others, or end."""
 
+EvaluatedPart = Literal["auto", "test", "validation", "train"]
+"""Part of a split that is evaluated on; `auto` is the first of them with scenes."""
+
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 """Arithmetic of the model; `auto` is bfloat16 on CUDA and float32 elsewhere."""
 

@@ -30,6 +30,11 @@ PIPELINES = {
     "segment": Pipeline(
         "geoseg.pipelines.segment", "SegmentConfig", ["scenes=[a.tif]", "out=out"]
     ),
+    "evaluate": Pipeline(
+        "geoseg.pipelines.evaluate",
+        "EvaluateConfig",
+        ["data.root=somewhere", "out=out"],
+    ),
     "train-builtin": Pipeline(
         "geoseg.pipelines.train", "TrainConfig", ["data.root=somewhere"]
     ),

@@ -47,6 +47,7 @@ def test_a_wheel_carries_every_recipe_and_the_model(wheel: Path) -> None:
     for path in (ROOT / "geoseg" / "models" / "builtin").glob("[!._]*"):
         assert f"geoseg/models/builtin/{path.name}" in names
     assert "geoseg/py.typed" in names
+    assert "geoseg/evaluation/page.html.jinja" in names
     if LIBRARY.loaded:
         assert "geoseg/_C.abi3.so" in names
         assert "-cp311-abi3-" in wheel.name

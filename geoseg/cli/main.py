@@ -19,6 +19,7 @@ import click
 
 from geoseg import __version__
 from geoseg._heap import collect_less_often
+from geoseg.cli.evaluate import evaluate
 from geoseg.cli.explain import explain
 from geoseg.cli.info import info
 from geoseg.cli.merge import merge
@@ -168,7 +169,10 @@ def main() -> None:
     """Segment GeoTIFFs into class masks and polygons."""
 
 
-for _command in (segment, status, merge, vectorize, preview, explain, info, train):
+for _command in (
+    *(segment, status, merge, vectorize, preview),
+    *(train, evaluate, explain, info),
+):
     main.add_command(_command)
 
 

@@ -87,7 +87,7 @@ def run(config: PreviewConfig, drawn: Callable[[Path], None]) -> list[tuple[str,
             f"-o names one picture, and {len(wanted)} scenes are to be drawn; choose "
             "one with --scene, or leave -o out"
         )
-    bands = _bands_of(config.out)
+    bands = bands_of(config.out)
     failures = []
     for scene_id in wanted:
         folder = config.out / scene_id
@@ -251,7 +251,7 @@ def _rgb(hint: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _bands_of(out: Path) -> list[int] | None:
+def bands_of(out: Path) -> list[int] | None:
     """Return the bands that the last call was told to read, if they make a picture."""
     try:
         settings = yaml.safe_load((out / "run.yaml").read_text(encoding="utf-8"))

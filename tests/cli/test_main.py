@@ -27,7 +27,7 @@ from geoseg.errors import (
 )
 
 HEAVY = ("torch", "rasterio", "transformers", "distributed", "hydra", "matplotlib")
-COMMANDS = ("segment", "preview", "info", "train")
+COMMANDS = ("segment", "preview", "info", "train", "evaluate")
 
 
 def help_of(*command: str) -> str:

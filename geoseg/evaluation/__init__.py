@@ -1,0 +1,1 @@
+"""Class masks compared with labels: counts, metrics, intervals and their report."""

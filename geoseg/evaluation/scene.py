@@ -1,0 +1,182 @@
+"""One scene: its class mask beside its labels, block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import rasterio.windows
+from rasterio.io import DatasetReader
+
+from geoseg.data.labelled import LabelledSource
+from geoseg.errors import SceneError
+from geoseg.evaluation.boundary import border_width, near_border
+from geoseg.evaluation.chips import Chip, chips_of
+from geoseg.evaluation.counts import IGNORE, Indices, SceneCounts, count_block
+from geoseg.evaluation.matching import FOREIGN, UNCOUNTED, ClassPairs
+from geoseg.evaluation.overlay import Overlay
+from geoseg.grid import Grid, Window
+from geoseg.io.gdal import gdal_env, open_dataset, scene_errors
+from geoseg.io.overview import read_mask_grid
+
+BLOCK = 1024
+"""Side of the squares that scenes are compared by, pixels; bounds memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class SceneMasks:
+    """What `geoseg segment` wrote of a scene, and the labels to compare it with."""
+
+    scene_id: str
+    """Identity in the run."""
+    labels: LabelledSource
+    """The truth."""
+    image: str
+    """What was segmented, as GDAL opens it."""
+    mask: Path
+    """Class mask."""
+    confidence: Path | None
+    """Confidence raster; None if none was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class SceneScore:
+    """What a comparison found."""
+
+    counts: SceneCounts
+    """All pixels."""
+    border: int
+    """Distance to a border that counts as near, pixels."""
+    resampled: bool
+    """Labels lie on another grid than the mask: the nearest of them were taken."""
+    chips: tuple[Chip, ...] = field(repr=False)
+    """Its worst chips, the worst first."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreSettings:
+    """What is asked of a comparison."""
+
+    border: int | None = None
+    """Distance to a border that counts as near, pixels; None: see `border_width`."""
+    chip: int = 256
+    """Side of chips, pixels."""
+    worst: int = 12
+    """Chips to keep."""
+
+
+class PairReader:
+    """Reads windows of a mask and of the labels below it, both as class indices.
+
+    Raises:
+        SceneError: The files cannot be read, or lie elsewhere.
+    """
+
+    def __init__(self, scene: SceneMasks, pairs: ClassPairs) -> None:
+        self.grid: Grid = read_mask_grid(scene.mask)[0]
+        """Grid of the mask: what is compared."""
+        self._scene, self._pairs = scene, pairs
+        self.overlay = Overlay(self.grid, scene.labels.grid, scene.labels.name)
+        self._stack = ExitStack()
+        self._files: dict[Path, DatasetReader] = {}
+
+    def __enter__(self) -> PairReader:
+        """Open the rasters."""
+        for path in (self._scene.mask, self._scene.confidence):
+            if path is not None:
+                file = self._stack.enter_context(open_dataset(str(path)))
+                self._files[path] = file
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close them."""
+        self._stack.close()
+
+    def indices(self, window: Window) -> tuple[Indices, Indices]:
+        """Return true and predicted classes of a window, `IGNORE` where unknown."""
+        truth = self._pairs.of_labels[
+            self.overlay.read(window, self._scene.labels.read_labels)
+        ]
+        values = self._band(self._scene.mask, window)
+        predicted = self._pairs.of_mask[values]
+        if (predicted == FOREIGN).any():
+            strange = np.unique(values[predicted == FOREIGN]).tolist()
+            raise SceneError(
+                f"{self._scene.mask} holds the values {strange}, which are no classes "
+                "of its model; remove item.json beside it, and the scene is made again"
+            )
+        truth[predicted == UNCOUNTED] = IGNORE
+        return truth, predicted
+
+    def confidence(self, window: Window) -> npt.NDArray[np.uint8] | None:
+        """Return the confidence of a window in percent, None if there is none."""
+        path = self._scene.confidence
+        return None if path is None else self._band(path, window)
+
+    def _band(self, path: Path, window: Window) -> npt.NDArray[np.uint8]:
+        place = rasterio.windows.Window(
+            window.col, window.row, window.width, window.height
+        )
+        with gdal_env(), scene_errors(str(path)):
+            pixels: npt.NDArray[np.uint8] = self._files[path].read(1, window=place)
+        return pixels
+
+
+def score_scene(
+    scene: SceneMasks, pairs: ClassPairs, settings: ScoreSettings
+) -> SceneScore:
+    """Compare a mask with its labels; memory does not grow with the scene.
+
+    Args:
+        scene: What is compared.
+        pairs: Classes.
+        settings: What is asked for.
+
+    Raises:
+        SceneError: A file cannot be read, or labels and mask lie apart.
+    """
+    total = SceneCounts.zeros(*pairs.size)
+    worst: list[Chip] = []
+    with PairReader(scene, pairs) as reader:
+        width = border_width(reader.grid.shape, settings.border)
+        for block in blocks(reader.grid, settings.chip):
+            outer = _grown(block, width, reader.grid)
+            truth, predicted = reader.indices(outer)
+            inner = block.relative_to(outer).slices
+            near = tuple(near_border(each, width)[inner] for each in (truth, predicted))
+            truth, predicted = truth[inner], predicted[inner]
+            total += count_block(
+                truth,
+                predicted,
+                (near[0], near[1]),
+                reader.confidence(block),
+                pairs.size,
+            )
+            worst += chips_of(scene.scene_id, truth, predicted, block, settings.chip)
+            worst = sorted(worst)[: settings.worst]
+        return SceneScore(total, width, reader.overlay.resampled, tuple(worst))
+
+
+def blocks(grid: Grid, chip: int) -> Iterator[Window]:
+    """Cut a grid into squares of whole chips, the last ones smaller."""
+    side = chip * -(-BLOCK // chip)
+    for row in range(0, grid.height, side):
+        for col in range(0, grid.width, side):
+            height = min(side, grid.height - row)
+            yield Window(row, col, height, min(side, grid.width - col))
+
+
+def _grown(window: Window, margin: int, grid: Grid) -> Window:
+    """Return a window with a margin, as far as the grid goes."""
+    grown = Window(
+        window.row - margin,
+        window.col - margin,
+        window.height + 2 * margin,
+        window.width + 2 * margin,
+    ).intersection(grid.whole)
+    assert grown is not None
+    return grown

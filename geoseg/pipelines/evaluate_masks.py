@@ -1,0 +1,120 @@
+"""Masks of a run beside the labelled scenes, and the comparison of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from geoseg.data.labelled import LabelledSource
+from geoseg.errors import EvaluationError, SceneError
+from geoseg.evaluation.matching import ClassPairs
+from geoseg.evaluation.predictions import Prediction
+from geoseg.evaluation.scene import SceneMasks, SceneScore, ScoreSettings, score_scene
+from geoseg.io.location import shown
+
+
+@dataclass(frozen=True, slots=True)
+class MadeMasks:
+    """Masks of one run."""
+
+    name: str
+    """What tells the run from others."""
+    settings: Mapping[str, str]
+    """Keys that differ between runs, and their values."""
+    folder: Path
+    """Run directory."""
+    predictions: Mapping[str, Prediction]
+    """Finished scenes by id."""
+    failures: Mapping[str, str]
+    """Why a scene failed, by what was segmented."""
+
+    @property
+    def model(self) -> Prediction:
+        """A scene, which tells the model; all have the same.
+
+        Raises:
+            EvaluationError: There is none.
+        """
+        for one in self.predictions.values():
+            return one
+        source, reason = next(iter(self.failures.items()))
+        raise EvaluationError(
+            f"no scene of {self.name} could be segmented; {source}: {reason}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Masks of one run and what a comparison with the labels found."""
+
+    made: MadeMasks
+    """The masks."""
+    pairs: ClassPairs
+    """Classes that were compared."""
+    scenes: Mapping[str, SceneMasks]
+    """What was compared, by name of the labelled scene."""
+    scores: Mapping[str, SceneScore]
+    """What was found."""
+    failures: Mapping[str, str]
+    """Why a scene was not compared."""
+
+
+def pair_masks(
+    sources: Sequence[LabelledSource], files: Mapping[str, str], made: MadeMasks
+) -> tuple[dict[str, SceneMasks], dict[str, str]]:
+    """Return what is compared, and why other scenes are not, by name of the scene.
+
+    A mask is known by the image that it was made of, else by a name of its own.
+    """
+    by_image = {one.source: one for one in made.predictions.values()}
+    by_name: dict[str, list[Prediction]] = {}
+    for one in made.predictions.values():
+        for name in {one.scene_id, one.scene_id.rpartition("/")[2]}:
+            by_name.setdefault(name, []).append(one)
+    pairs, missing = {}, {}
+    for source in sources:
+        image = files[source.name]
+        named = by_name.get(source.name) or by_name.get(Path(image).stem) or []
+        found = by_image.get(shown(image)) or (named[0] if len(named) == 1 else None)
+        if found is not None:
+            pairs[source.name] = SceneMasks(
+                found.scene_id, source, image, found.mask, found.confidence
+            )
+        else:
+            reason = f"{made.folder} holds no mask of {image}"
+            missing[source.name] = made.failures.get(shown(image), reason)
+    return pairs, missing
+
+
+def score_scenes(
+    scenes: Mapping[str, SceneMasks],
+    pairs: ClassPairs,
+    settings: ScoreSettings,
+    told: Callable[[int], None],
+) -> tuple[dict[str, SceneScore], dict[str, str]]:
+    """Compare scenes with their labels.
+
+    Args:
+        scenes: What is compared, by name of the labelled scene.
+        pairs: Classes.
+        settings: What is asked for.
+        told: Called with the number of scenes that are done.
+
+    Returns:
+        What was found, and why a scene could not be compared, by name of the scene.
+    """
+    scores, failed = {}, {}
+    for number, (scene, masks) in enumerate(scenes.items(), 1):
+        try:
+            score = score_scene(masks, pairs, settings)
+        except SceneError as error:
+            failed[scene] = str(error)
+            continue
+        finally:
+            told(number)
+        if score.counts.scored or score.counts.unpredicted.any():
+            scores[scene] = score
+        else:
+            failed[scene] = "it has no pixel with a label"
+    return scores, failed

@@ -1,0 +1,219 @@
+"""Labelled scenes of an evaluation: which, as files, and their masks in a run."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import rasterio.windows
+from affine import Affine
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from geoseg.config import convert
+from geoseg.data.config import DataConfig, SplitConfig
+from geoseg.data.labelled import LabelledSource
+from geoseg.data.sources import open_split
+from geoseg.errors import GeosegWarning, OutputError, UsageError
+from geoseg.grid import Grid, Window
+from geoseg.io.atomic import atomic_path
+from geoseg.io.gdal import absolute, gdal_env, write_errors
+from geoseg.types import ClassInfo, EvaluatedPart
+
+SCENES = "scenes"
+"""Folder for images of scenes that lie in no file of their own."""
+
+_ROWS = 1024
+"""Rows of an image that are written at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledSet:
+    """Scenes that are evaluated on."""
+
+    title: str
+    """What they are, for people."""
+    sources: tuple[LabelledSource, ...]
+    """The scenes."""
+    classes: tuple[ClassInfo, ...]
+    """Classes of their labels."""
+
+
+@dataclass(frozen=True)
+class _Holder:
+    """Gives keys of the section their full name in messages."""
+
+    data: DataConfig
+
+
+def open_labelled(
+    data: Mapping[str, Any],
+    part: EvaluatedPart,
+    model_classes: Sequence[ClassInfo],
+    note: Callable[[str], None],
+) -> LabelledSet:
+    """Find the labelled scenes.
+
+    Args:
+        data: The section `data` of a recipe; without classes it takes the model's,
+            whose ids are then what masks hold.
+        part: Part of the split; auto is the first of test, validation and train that
+            has scenes.
+        model_classes: Classes of the model.
+        note: Told what is left out.
+
+    Raises:
+        UsageError: There are none.
+    """
+    if data.get("root") in (None, ""):
+        raise UsageError(
+            "no labelled scenes are given; name their folder, geoseg evaluate FOLDER, "
+            "and how they lie there with --data or --images and --labels"
+        )
+    section = _completed(data)
+    if not section.get("classes"):
+        section["classes"] = [
+            {"id": info.id, "name": info.name, "color": list(info.color)}
+            for info in model_classes
+        ]
+    config = convert({"data": section}, _Holder).data
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", GeosegWarning)
+        chosen, sources = _open_part(config, part)
+    for warning in caught:
+        if issubclass(warning.category, GeosegWarning):
+            note(str(warning.message))
+    if not sources:
+        raise UsageError(
+            f"data.split.{chosen} of {config.root} has no scenes; choose another --part"
+        )
+    title = config.root.resolve().name
+    if config.split != SplitConfig():
+        title += f" ({chosen})"
+    return LabelledSet(title, sources, config.table.infos)
+
+
+def _completed(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill in what only training needs to know; labels are read here, not images."""
+    filled = {"resolution": 1.0, **data}
+    if not filled.get("mean"):
+        filled["bands"] = filled.get("bands") or [1]
+        filled["mean"] = filled["std"] = [0.5] * len(filled["bands"])
+    if filled.get("scale") is None:
+        filled["scale"] = 1.0
+    return filled
+
+
+def _open_part(
+    config: DataConfig, part: EvaluatedPart
+) -> tuple[str, tuple[LabelledSource, ...]]:
+    if part != "auto":
+        return part, getattr(open_split(config, (part,)), part)
+    for name in ("test", "validation", "train"):
+        sources: tuple[LabelledSource, ...] = getattr(open_split(config, (name,)), name)
+        if sources:
+            break
+    return name, sources
+
+
+def image_files(sources: Sequence[LabelledSource], out: Path) -> dict[str, str]:
+    """Return the image of each scene by its name; write those that lie in no file.
+
+    Args:
+        sources: The scenes.
+        out: Folder of the evaluation; they go to `scenes/` in it.
+
+    Raises:
+        OutputError: One cannot be written.
+    """
+    files = {}
+    for source in sources:
+        path = source.path
+        if path is None:
+            path = out / SCENES / f"{_safe(source.name)}.tif"
+            try:
+                _write_image(source, path)
+            except OSError as error:
+                raise OutputError(
+                    f"{path} cannot be written ({error.strerror}); free some space or "
+                    "choose another -o"
+                ) from error
+        files[source.name] = absolute(path)
+    return files
+
+
+def _safe(name: str) -> str:
+    """Return a name that can be a file's, different for different names."""
+    safe = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:80].lstrip(".")
+    if safe == name:
+        return name
+    return f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _write_image(source: LabelledSource, path: Path) -> None:
+    """Write the image of a scene, unless it is there: masks are of that file."""
+    if path.is_file() and _holds(path, source):
+        return
+    grid = source.grid
+    pixels, _ = source.read(Window(0, 0, 1, 1))
+    with (
+        atomic_path(path) as temporary,
+        gdal_env(),
+        write_errors(path),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(
+            temporary,
+            "w",
+            driver="GTiff",
+            count=len(pixels),
+            height=grid.height,
+            width=grid.width,
+            dtype=pixels.dtype,
+            transform=grid.transform,
+            crs=grid.crs,
+            tiled=True,
+            blockxsize=512,
+            blockysize=512,
+            compress="deflate",
+            bigtiff="if_safer",
+        ) as file:
+            for place in _strips(grid):
+                file.write(source.read(place)[0], window=_raster_window(place))
+
+
+def _holds(path: Path, source: LabelledSource) -> bool:
+    """Tell whether a file holds the image of a scene."""
+    grid = source.grid
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with gdal_env(), rasterio.open(path) as file:
+                same: bool = (file.height, file.width) == grid.shape
+                same = same and Affine(*file.transform[:6]) == grid.transform
+                return same and all(
+                    np.array_equal(
+                        file.read(window=_raster_window(place)), source.read(place)[0]
+                    )
+                    for place in _strips(grid)
+                )
+    except RasterioError:
+        return False
+
+
+def _strips(grid: Grid) -> list[Window]:
+    return [
+        Window(row, 0, min(_ROWS, grid.height - row), grid.width)
+        for row in range(0, grid.height, _ROWS)
+    ]
+
+
+def _raster_window(window: Window) -> rasterio.windows.Window:
+    return rasterio.windows.Window(window.col, window.row, window.width, window.height)

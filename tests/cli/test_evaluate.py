@@ -1,0 +1,132 @@
+"""`geoseg evaluate` composes a recipe, shows the tables, and fails when scenes lack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import geoseg
+from labelled_scenes import CLASSES
+
+from geoseg.data.labelled import LabelledScene
+from geoseg.evaluation.counts import SceneCounts
+from geoseg.evaluation.matching import pair_classes
+from geoseg.evaluation.results import Evaluation, Failure, Resampling, RunResult
+from geoseg.evaluation.scene import SceneMasks, SceneScore
+from geoseg.pipelines.evaluate import EvaluateConfig, Watcher
+from geoseg.types import ClassInfo
+
+INFOS = [ClassInfo(i, name, (i, 0, 0)) for i, name in enumerate(CLASSES)]
+
+
+def result(name: str, right: int) -> RunResult:
+    counts = SceneCounts.zeros(3, 3)
+    np.fill_diagonal(counts.confusion, right)
+    counts.confusion[0, 1] = 100 - right
+    pixels = np.zeros((3, 4, 4), np.uint8)
+    labelled = LabelledScene("north", pixels, pixels[0])
+    masks = SceneMasks("north", labelled, "north.tif", Path("m.tif"), None)
+    return RunResult(
+        name=name,
+        settings={},
+        folder=name,
+        model="toy",
+        model_sha256="0" * 64,
+        pairs=pair_classes(INFOS, INFOS),
+        scenes={"north": masks},
+        scores={"north": SceneScore(counts, 3, False, ())},
+        resampling=Resampling(),
+        worst=0,
+    )
+
+
+@pytest.fixture
+def evaluation() -> Evaluation:
+    return Evaluation("made (test)", (result("toy", 90),))
+
+
+@pytest.fixture
+def configs(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> list[EvaluateConfig]:
+    """Configurations of evaluations, none of which is made."""
+    seen: list[EvaluateConfig] = []
+    outcome: Evaluation | None = getattr(request, "param", None)
+    default: Evaluation = request.getfixturevalue("evaluation")
+
+    def run(config: EvaluateConfig, watcher: Watcher) -> Evaluation:
+        seen.append(config)
+        watcher.note("something was left out")
+        watcher.comparing("toy", 1, 1)
+        return outcome or default
+
+    monkeypatch.setattr("geoseg.pipelines.evaluate.run", run)
+    return seen
+
+
+def test_options_become_keys(configs: list[EvaluateConfig]) -> None:
+    flags = ["--data", "folder", "--labels", "m/{stem}.png", "--part", "validation"]
+    flags += ["--map", "roof=building", "--map", "a = b", "--leave-out", "sea"]
+    flags += ["--compare", "tiling.overlap=0,96", "--compare", "model.tta=false,true"]
+    flags += ["--border", "7", "--worst", "3", "--model", "m", "--workers", "2"]
+    flags += ["--set", "resampling.seed=5"]
+    assert geoseg("evaluate", "here", "-o", "out", *flags).exit_code == 0
+    [config] = configs
+    assert (config.data["root"], config.data["labels"]) == ("here", "m/{stem}.png")
+    assert config.part == "validation"
+    assert config.mapping == {"roof": "building", "a": "b"}
+    assert config.leave_out == ("sea",)
+    assert config.compare == ("tiling.overlap=0,96", "model.tta=false,true")
+    assert (config.scoring.border, config.scoring.worst) == (7, 3)
+    assert (config.model.path, config.cluster.workers) == ("m", 2)
+    assert config.resampling.seed == 5
+    assert not config.output.polygons
+
+
+def test_tables_and_notes_are_printed(configs: list[EvaluateConfig]) -> None:
+    done = geoseg("evaluate", "here", "-o", "my out")
+    assert done.exit_code == 0
+    assert "toy on made (test)" in done.stdout
+    assert "mIoU:          0.933" in done.stdout  # (0.9 + 0.9 + 1) / 3
+    assert "Report:  'my out/evaluation.html'\n" in done.stdout
+    assert "Note: something was left out" in done.stderr
+    assert "Note: 1 scene is too few for intervals" in done.stderr
+    assert geoseg("evaluate", "here", "-o", "out", "-q").stdout == ""
+
+
+COMPARED = Evaluation(
+    "made (test)",
+    (result("overlap=0", 90), result("overlap=96", 80)),
+    (Failure("overlap=0", "south", "it is broken"),),
+)
+
+
+@pytest.mark.parametrize("configs", [COMPARED], indirect=True)
+def test_a_comparison_has_a_row_a_run_and_failures_end_with_1(
+    configs: list[EvaluateConfig],
+) -> None:
+    done = geoseg("evaluate", "here", "-o", "out")
+    assert done.exit_code == 1
+    assert "overlap=96" in done.stdout
+    assert "-0.067" in done.stdout
+    assert "Left out: south: it is broken" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["-o", "out", "--map", "roof"], "MODEL=LABEL"),
+        ([], "-o"),
+        (["-o", "out", "--set", "scoring.chips=1"], "scoring.chip"),
+        (["-o", "out", "--data", "nothing"], "nothing"),
+    ],
+)
+def test_a_wrong_call_evaluates_nothing(
+    configs: list[EvaluateConfig], flags: list[str], message: str
+) -> None:
+    done = geoseg("evaluate", "here", *flags)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert configs == []
