@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from geoseg.models.hub import quiet
 from geoseg.models.presets import DECLARATION
 from geoseg.types import ClassInfo
+
+_NORMALISATION = ("mean", "std")
+"""What a folder keeps in its preprocessor's file instead, where others look for it."""
 
 
 def save_model(
@@ -44,45 +48,73 @@ def save_model(
         `folder`.
     """
     hf: Any = model
-    hf.config.id2label = {i: entry.name for i, entry in enumerate(classes)}
-    hf.config.label2id = {entry.name: i for i, entry in enumerate(classes)}
+    declare(
+        hf,
+        classes=classes,
+        mean=mean,
+        std=std,
+        tile_size=tile_size,
+        resolution=resolution,
+        bands=bands,
+        scale=scale,
+    )
+    with quiet():
+        hf.to(torch.float16).save_pretrained(folder)
+    config = written_config(hf)
+    for key in _NORMALISATION:
+        del config[DECLARATION][key]
+    _write(folder / "config.json", config)
+    _write(folder / "preprocessor_config.json", preprocessor(mean, std))
+    return folder
+
+
+def declare(
+    model: PreTrainedModel,
+    *,
+    classes: Sequence[ClassInfo],
+    mean: Sequence[float],
+    std: Sequence[float],
+    tile_size: int,
+    resolution: float | None,
+    bands: Sequence[str] = ("red", "green", "blue"),
+    scale: Mapping[str, float] | None = None,
+) -> None:
+    """Put into a model's configuration what geoseg has to know.
+
+    The arguments are those of `save_model`, which does this too.
+    """
+    model.config.id2label = {i: entry.name for i, entry in enumerate(classes)}
+    model.config.label2id = {entry.name: i for i, entry in enumerate(classes)}
     declaration = {
         "tile_size": tile_size,
         "resolution": resolution,
         "bands": list(bands),
-        "scale": scale or {"uint8": 255.0},
+        "scale": dict(scale or {"uint8": 255.0}),
+        "mean": list(mean),
+        "std": list(std),
         "classes": [
             {"id": entry.id, "name": entry.name, "color": list(entry.color)}
             for entry in classes
         ],
     }
-    setattr(hf.config, DECLARATION, declaration)
-    with quiet():
-        hf.to(torch.float16).save_pretrained(folder)
-    _promise_float32(folder / "config.json")
-    (folder / "preprocessor_config.json").write_text(
-        json.dumps(_preprocessor(mean, std), indent=2) + "\n"
-    )
-    return folder
+    setattr(model.config, DECLARATION, declaration)
 
 
-def _promise_float32(path: Path) -> None:
-    """Let `from_pretrained` load the model as float32: float16 is for the file only."""
-    config = json.loads(path.read_text())
+def written_config(model: PreTrainedModel) -> dict[str, Any]:
+    """Return a model's configuration as its `config.json` has it.
+
+    It asks for float32: `from_pretrained` would load what is stored as float16 as that.
+    """
+    config: dict[str, Any] = json.loads(model.config.to_json_string())
+    config["architectures"] = [type(model).__name__]
     config["dtype"] = "float32"
     for place in _nested(config):
         place.pop("dtype", None)
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    return config
 
 
-def _nested(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    inner = config.get("backbone_config")
-    if isinstance(inner, dict):
-        yield inner
-        yield from _nested(inner)
-
-
-def _preprocessor(mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
+def preprocessor(mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
+    """Return the content of `preprocessor_config.json` for a model of geoseg's."""
     return {
         "image_processor_type": "Mask2FormerImageProcessor",
         # Tiles come at their own size: resizing would change the ground resolution.
@@ -95,3 +127,14 @@ def _preprocessor(mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]
         "ignore_index": 255,
         "do_reduce_labels": False,
     }
+
+
+def _nested(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    inner = config.get("backbone_config")
+    if isinstance(inner, dict):
+        yield inner
+        yield from _nested(inner)
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
