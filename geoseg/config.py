@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobRuntime
 from hydra.errors import HydraException, OverrideParseException
@@ -26,7 +28,15 @@ from omegaconf.errors import OmegaConfBaseException
 from geoseg._conversion import convert
 from geoseg.errors import ConfigError
 
-__all__ = ["compose", "convert", "dump", "override", "pipeline_names", "recipes"]
+__all__ = [
+    "combinations",
+    "compose",
+    "convert",
+    "dump",
+    "override",
+    "pipeline_names",
+    "recipes",
+]
 
 _PACKAGE = Path(__file__).parent
 _COMPOSING = threading.Lock()  # Hydra keeps its state in process-wide singletons.
@@ -87,6 +97,31 @@ def compose(name_or_path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
             composed = hydra_compose(path.stem, arguments)
         plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     return cast(dict[str, Any], plain)
+
+
+def combinations(settings: Sequence[str]) -> list[tuple[str, ...]]:
+    """Write out settings that hold several values, in every combination.
+
+    Args:
+        settings: Hydra overrides: "train.seed=0,1", also "train.seed=range(0,3)".
+            Those of one value take no part.
+
+    Returns:
+        The settings of each combination, those that vary only; one empty tuple where
+        none varies.
+
+    Raises:
+        ConfigError: One cannot be read.
+    """
+    varied = []
+    for text in settings:
+        with _one_line_errors("of --set"):
+            (parsed,) = OverridesParser.create().parse_overrides([text])
+            if parsed.is_sweep_override():
+                key = parsed.get_key_element()
+                values = parsed.sweep_string_iterator()
+                varied.append([f"{key}={value}" for value in values])
+    return list(itertools.product(*varied))
 
 
 def override(key: str, value: object) -> str:

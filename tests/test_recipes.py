@@ -30,9 +30,10 @@ PIPELINES = {
     "segment": Pipeline(
         "geoseg.pipelines.segment", "SegmentConfig", ["scenes=[a.tif]", "out=out"]
     ),
-    "train-builtin": Pipeline(
-        "geoseg.pipelines.train", "TrainConfig", ["data.root=somewhere"]
-    ),
+    **{
+        name: Pipeline("geoseg.pipelines.train", "TrainConfig", ["data.root=somewhere"])
+        for name in ("train-builtin", "train-loveda")
+    },
 }
 # Which pipeline takes the parts of a group, how they are chosen, what they ask for.
 GROUPS: dict[str, tuple[str, str, list[str]]] = {
