@@ -253,7 +253,7 @@ class Poison(nn.Module):
     def __init__(self, inner: Any, factor: float) -> None:  # noqa: ANN401
         super().__init__()
         self.inner, self.factor, self.calls = inner, factor, 0
-        self.count = inner.count
+        self.count, self.classifier = inner.count, inner.classifier
 
     def forward(self, *arguments: object) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = self.inner(*arguments)
