@@ -16,7 +16,7 @@ mpl.use("agg")
 import matplotlib.pyplot as plt
 
 TERMS = {
-    "set": "Mask2Former's set loss / layers",
+    "set": "Mask2Former's set loss",
     "pixel": "negative log likelihood of the class probabilities",
     "auxiliary": "auxiliary per-pixel classifier",
 }

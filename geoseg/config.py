@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +31,7 @@ from geoseg.errors import ConfigError
 
 __all__ = [
     "choices",
+    "combinations",
     "compose",
     "convert",
     "dump",
@@ -97,6 +99,31 @@ def compose(name_or_path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
             composed = hydra_compose(path.stem, arguments)
         plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     return cast(dict[str, Any], plain)
+
+
+def combinations(settings: Sequence[str]) -> list[tuple[str, ...]]:
+    """Write out settings that hold several values, in every combination.
+
+    Args:
+        settings: Hydra overrides: "train.seed=0,1", also "train.seed=range(0,3)".
+            Those of one value take no part.
+
+    Returns:
+        The settings of each combination, those that vary only; one empty tuple where
+        none varies.
+
+    Raises:
+        ConfigError: One cannot be read.
+    """
+    varied = []
+    for text in settings:
+        with _one_line_errors("of --set"):
+            (parsed,) = OverridesParser.create().parse_overrides([text])
+            if parsed.is_sweep_override():
+                key = parsed.get_key_element()
+                values = parsed.sweep_string_iterator()
+                varied.append([f"{key}={value}" for value in values])
+    return list(itertools.product(*varied))
 
 
 def override(key: str, value: object) -> str:

@@ -72,6 +72,10 @@ class ClusterError(GeosegError):
     """The Dask scheduler does not answer, or no worker can run the model."""
 
 
+class TrainingError(GeosegError):
+    """A training run cannot go on; its last good checkpoint stays."""
+
+
 class SegmentationError(GeosegError):
     """Some scenes failed; the others are finished. Only `geoseg.segment` raises it."""
 

@@ -35,9 +35,10 @@ PIPELINES = {
         "EvaluateConfig",
         ["data.root=somewhere", "out=out"],
     ),
-    "train-builtin": Pipeline(
-        "geoseg.pipelines.train", "TrainConfig", ["data.root=somewhere"]
-    ),
+    **{
+        name: Pipeline("geoseg.pipelines.train", "TrainConfig", ["data.root=somewhere"])
+        for name in ("train-builtin", "train-loveda")
+    },
 }
 # Which pipeline takes the parts of a group, how they are chosen, what they ask for.
 GROUPS: dict[str, tuple[str, str, list[str]]] = {

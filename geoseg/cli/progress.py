@@ -138,27 +138,6 @@ class RunProgress(Display, Listener):
         self.show(self.done, total, what, ", ".join(parts))
 
 
-class TrainingProgress(Display):
-    """Shows a training run: step, loss terms, time left."""
-
-    def __init__(self, steps: int, *, verbosity: int = 0) -> None:
-        super().__init__(verbosity, steps, "Preparing")
-        self._steps = steps
-        self._first: tuple[int, float] | None = None
-
-    def step(self, step: int, terms: dict[str, float]) -> None:
-        """Show a step and the terms of its loss."""
-        now = monotonic()
-        # A resumed run starts in the middle: its speed counts from its first report.
-        first_step, start = self._first = self._first or (step, now)
-        parts = [f"step {step}/{self._steps}"]
-        parts += [f"{name} {value:.3g}" for name, value in terms.items()]
-        if step > first_step:
-            left = (self._steps - step) * (now - start) / (step - first_step)
-            parts.append(f"{duration(left)} left")
-        self.show(step, self._steps, "Training", ", ".join(parts))
-
-
 def describe_scene(scene_id: str, scene: Scene, tiles: int, requested: object) -> str:
     """Say at which resolution a scene runs, and why.
 

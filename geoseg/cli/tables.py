@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     # Not at run time: these load PyTorch and more, and some commands need none of it.
     from geoseg.finish import ClassSummary
     from geoseg.pipelines.segment import RunReport
+    from geoseg.pipelines.train_sweep import SweepResult
     from geoseg.pipelines.vectorize import VectorizeResult
 
 ALL_CLASSES = 20
@@ -100,6 +101,34 @@ def print_trained(folder: Path) -> None:
     quoted = shlex.quote(str(folder))
     print_line(console, f"Model: {quoted}")
     print_line(console, f"Next:  geoseg segment SCENES... -o OUT --model {quoted}")
+
+
+def print_sweep(results: Sequence[SweepResult]) -> None:
+    """Print the trainings of a sweep, the best one first."""
+    console = Console(highlight=False)
+    table = Table(box=box.SIMPLE)
+    for text in results[0].run.settings:
+        table.add_column(Text(text.partition("=")[0]), overflow="fold")
+    for title in ("mIoU", "best step", "steps"):
+        table.add_column(title, justify="right")
+    table.add_column("folder", overflow="fold")
+    known = [r for r in results if r.miou is not None]
+    ordered = sorted(known, key=lambda r: -(r.miou or 0.0))
+    ordered += [r for r in results if r.miou is None]
+    for result in ordered:
+        values = [Text(text.partition("=")[2]) for text in result.run.settings]
+        table.add_row(*values, *_figures(result), Text(str(result.run.config.out)))
+    console.print(table)
+
+
+def _figures(result: SweepResult) -> tuple[str, str, str]:
+    """Best score, its step, and steps in all, as far as they are known."""
+    ended = result.outcome
+    if ended is None:
+        return "failed", "-", "-"
+    if ended.best_miou is None:
+        return "-", "-", str(ended.steps)
+    return f"{ended.best_miou:.3f}", str(ended.best_step), str(ended.steps)
 
 
 def print_sections(sections: Mapping[str, Sequence[tuple[str, str]]]) -> None:

@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from transformers import Mask2FormerForUniversalSegmentation
 
 from geoseg.config import dump
 from geoseg.data.chips import ChipConfig, chip_sampler
 from geoseg.data.config import DataConfig
-from geoseg.data.sources import open_split
+from geoseg.data.labelled import LabelledSource
+from geoseg.data.sources import Split, open_split
 from geoseg.errors import OutputError
 from geoseg.io.atomic import atomic_path
 from geoseg.io.lock import exclusive
-from geoseg.models.export import save_model
+from geoseg.models.export import declare, save_model
 from geoseg.models.registry import patch_size
 from geoseg.models.segmenter import build_mask2former
 from geoseg.tiling import check_tile_size
-from geoseg.training.loop import LoopConfig, TrainingLoop
-from geoseg.training.losses import DenseMask2FormerLoss
+from geoseg.training.card import write_card
+from geoseg.training.checkpoints import check_folder
+from geoseg.training.config import LoopConfig, LossConfig
+from geoseg.training.fit import Outcome, fit, is_first_process
+from geoseg.training.logs import RunLog
+from geoseg.training.module import SegmentationModule
+from geoseg.training.progress import Listener
+from geoseg.training.validation import Validation
+from geoseg.types import ModelSpec
 
-Progress = Callable[[int, dict[str, float]], None]
+__all__ = [
+    "DataConfig",
+    "Listener",
+    "TrainConfig",
+    "Trained",
+    "is_first_process",
+    "run",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,32 +53,36 @@ class TrainConfig:
     model: dict[str, Any]
     """Keyword arguments of `Mask2FormerConfig`."""
     out: Path
-    """Run folder: checkpoints, log, and the finished model in `model/`."""
+    """Run folder: checkpoints, logs, and the finished model in `model/`."""
     tile_size: int = 720
     """Side of the tiles the finished model asks for, pixels."""
     chips: ChipConfig = field(default_factory=ChipConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     train: LoopConfig = field(default_factory=LoopConfig)
-    pixel_weight: float = 2.0
-    """Weight of the per-pixel negative log likelihood."""
-    auxiliary_weight: float = 1.0
-    """Weight of the auxiliary per-pixel classifier."""
     torch_threads: int = 1
     """Threads torch uses."""
 
 
-def run(config: TrainConfig, progress: Progress) -> Path:
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A finished training."""
+
+    folder: Path
+    """The model folder, an ordinary Hugging Face checkpoint."""
+    outcome: Outcome
+
+
+def run(config: TrainConfig, listener: Listener | None = None) -> Trained:
     """Train, or go on training, and write the model folder.
 
     Args:
         config: The resolved configuration.
-        progress: Called with the step and the loss terms every `train.log_every`.
-
-    Returns:
-        The model folder, an ordinary Hugging Face checkpoint.
+        listener: Hears of the progress.
 
     Raises:
         UsageError: The configuration makes no training, or another run has the folder
             or began it with another recipe.
+        TrainingError: The loss is not finite, or memory is too small.
     """
     try:
         config.out.mkdir(parents=True, exist_ok=True)
@@ -69,66 +90,173 @@ def run(config: TrainConfig, progress: Progress) -> Path:
         raise OutputError(
             f"{config.out} cannot be made ({error.strerror}); set another out"
         ) from error
+    listener = listener or Listener()
+    if not is_first_process():  # the first one holds the lock
+        return _run_alone(config, listener)
     with exclusive(config.out / ".lock", config.out):
-        return _run_alone(config, progress)
+        return _run_alone(config, listener)
 
 
-def _run_alone(config: TrainConfig, progress: Progress) -> Path:
+def _run_alone(config: TrainConfig, listener: Listener) -> Trained:
     torch.set_num_threads(config.torch_threads)
     torch.manual_seed(config.train.seed)
-    names = [entry.name for entry in config.data.classes]
-    model = build_mask2former({**config.model, "num_labels": len(names)})
+    classes = config.data.table.infos
+    model = build_mask2former({**config.model, "num_labels": len(classes)})
+    spec = _declare(model, config)
+    data = config.data
+    split = open_split(data, ("train", "validation"))
+    recipe = recipe_of(config, split)
+    check_folder(config.out, recipe)
+    if is_first_process():
+        # After the checkpoint was accepted: it tells of the run that is in the folder.
+        with atomic_path(config.out / "run.yaml") as path:
+            path.write_text(dump(config))
+    module = SegmentationModule(
+        model,
+        chip_sampler(split.train, data, config.chips),
+        config.train,
+        weights=config.loss,
+        chip_size=config.chips.size,
+        mean=data.mean,
+        std=data.std,
+        recipe=recipe,
+    )
+    log = RunLog(config.out, config.train.log_every, classes, listener)
+    outcome = fit(
+        module,
+        config.out,
+        log=log,
+        validation=_validation(config, spec, split.validation, log),
+        threads=config.torch_threads,
+    )
+    if is_first_process():
+        card = write_card(
+            spec,
+            outcome,
+            training=[scene.name for scene in split.train],
+            validation=[scene.name for scene in split.validation],
+            recipe=recipe,
+        )
+        _write_model(config, module.average, card)
+    return Trained(config.out / "model", outcome)
+
+
+def _declare(
+    model: Mask2FormerForUniversalSegmentation,
+    config: TrainConfig,
+) -> ModelSpec:
+    """Put what geoseg has to know into the model, and describe it."""
     patch = patch_size(model.config)
     for size in (config.chips.size, config.train.final_chip_size, config.tile_size):
         check_tile_size(size, patch)
-    scenes = open_split(config.data, ("train",)).train
-    sampler = chip_sampler(scenes, config.data, config.chips)
-    loss = DenseMask2FormerLoss(
-        model.config.mask_feature_size,
-        len(names),
-        config.pixel_weight,
-        config.auxiliary_weight,
-    )
-    loop = TrainingLoop(
+    data = config.data
+    declare(
         model,
-        loss,
-        sampler,
-        config.data.mean,
-        config.data.std,
-        config.train,
-        config.out,
-        recipe_of(config),
+        classes=data.table.infos,
+        bands=_bands(data),
+        scale=_scale(data),
+        mean=data.mean,
+        std=data.std,
+        tile_size=config.tile_size,
+        resolution=data.resolution,
     )
-    # After the checkpoint was accepted: it tells of the run that is in the folder.
-    with atomic_path(config.out / "run.yaml") as path:
-        path.write_text(dump(config))
-    trained = loop.run(progress)
+    return ModelSpec(
+        name=config.out.name,
+        tile_size=config.tile_size,
+        patch_size=patch,
+        classes=tuple(data.table.infos),
+        bands=_bands(data),
+        scale=tuple(_scale(data).items()),
+        mean=data.mean,
+        std=data.std,
+        resolution=data.resolution,
+        weights_sha256="",
+    )
+
+
+def _bands(data: DataConfig) -> tuple[str, ...]:
+    count = len(data.mean)
+    if count == 3:
+        return ("red", "green", "blue")
+    return tuple(f"band {number}" for number in range(1, count + 1))
+
+
+def _scale(data: DataConfig) -> dict[str, float]:
+    """What means 1.0, by the types of numbers that hold it."""
+    if data.scale is None:
+        return {"uint8": 255.0}
+    names = ("uint8", "uint16", "int16", "float32")
+    return {name: data.scale for name in names if name != "uint8" or data.scale <= 255}
+
+
+def _validation(
+    config: TrainConfig, spec: ModelSpec, scenes: Sequence[LabelledSource], log: RunLog
+) -> Validation | None:
+    if not scenes:
+        return None
+    most = config.train.validation_scenes or len(scenes)
+    return Validation(
+        scenes[:: -(-len(scenes) // most)],
+        spec,
+        config.out,
+        every=config.train.validate_every,
+        patience=config.train.patience,
+        precision=config.train.precision,
+        seen=log,
+        looked=log.looked,
+    )
+
+
+def _write_model(
+    config: TrainConfig,
+    model: Mask2FormerForUniversalSegmentation,
+    card: str,
+) -> None:
     # Under its final name only when it is whole; a finished model can be made again
-    # from the last checkpoint, so an older folder may go first.
+    # from the checkpoint, so an older folder may go first.
     folder, unfinished = config.out / "model", config.out / ".model"
     shutil.rmtree(unfinished, ignore_errors=True)
     save_model(
-        trained,
+        model,
         unfinished,
         classes=config.data.table.infos,
+        bands=_bands(config.data),
+        scale=_scale(config.data),
         mean=config.data.mean,
         std=config.data.std,
         tile_size=config.tile_size,
         resolution=config.data.resolution,
     )
+    (unfinished / "README.md").write_text(card)
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)
-    return folder
 
 
-def recipe_of(config: TrainConfig) -> dict[str, object]:
+def recipe_of(config: TrainConfig, split: Split) -> dict[str, object]:
     """What a run's weights depend on, by dotted key.
 
     The folders are left out, which may move, and how often is told or saved.
     """
-    free = {"out", "data.root", "train.checkpoint_seconds", "train.log_every"}
+    found = {
+        part: _digest([scene.name for scene in scenes])
+        for part, scenes in (("train", split.train), ("validation", split.validation))
+    }
+    free = {
+        "out",
+        "data.root",
+        "train.checkpoint_seconds",
+        "train.log_every",
+        "train.workers",
+    }
     flat = dict(_flatten(yaml.safe_load(dump(config)), ""))
-    return {key: value for key, value in flat.items() if key not in free}
+    kept = {key: value for key, value in flat.items() if key not in free}
+    return kept | {f"scenes.{part}": digest for part, digest in found.items()}
+
+
+def _digest(names: Sequence[str]) -> str:
+    """Tell one list of names from another in few characters."""
+    text = "\n".join(names)
+    return f"{len(names)} scenes, {hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def _flatten(value: object, key: str) -> Iterator[tuple[str, object]]:

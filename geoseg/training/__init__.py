@@ -1,1 +1,1 @@
-"""Training: losses and the loop."""
+"""Training: steps, losses, checkpoints, validation, and what a run leaves behind."""

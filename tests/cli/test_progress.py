@@ -12,7 +12,6 @@ from rasters import rgb_spec, write_raster
 from geoseg.cli import display, progress
 from geoseg.cli.progress import (
     RunProgress,
-    TrainingProgress,
     describe_scene,
 )
 from geoseg.io.raster import Scene, open_scene
@@ -100,18 +99,6 @@ def test_tiles_of_an_earlier_run_do_not_count_as_speed(half_metre: Path) -> None
     speed = shown.speed()
     assert speed is not None
     assert shown.done == 95
-
-
-def test_training_tells_its_loss(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = Clock(monkeypatch)
-    with TrainingProgress(100) as shown:
-        shown.step(60, {"loss": 2.5})
-        clock.now += 20
-        shown.step(80, {"loss": 1.25})
-    lines = capsys.readouterr().err.splitlines()
-    assert lines == ["Training: step 80/100, loss 1.25, 0:20 left"]
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import csv
+import re
 from pathlib import Path
 
 import pytest
 from commands import geoseg
 
-from geoseg.pipelines.train import TrainConfig
+from geoseg.cli import display, train_progress
+from geoseg.cli.train import EPILOG
+from geoseg.cli.train_progress import TrainingProgress
+from geoseg.config import combinations, compose, convert
+from geoseg.errors import ConfigError, TrainingError
+from geoseg.pipelines.train import TrainConfig, Trained
+from geoseg.training.fit import Outcome
+from geoseg.training.progress import Listener, Score
+
+HERE = ["--set", "data.root=here"]
 
 
 @pytest.fixture
@@ -16,20 +26,21 @@ def configs(monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]:
     """Configurations of training runs, none of which trains."""
     seen: list[TrainConfig] = []
 
-    def run(
-        config: TrainConfig, progress: Callable[[int, dict[str, float]], None]
-    ) -> Path:
+    def run(config: TrainConfig, listener: Listener) -> Trained:
         seen.append(config)
-        progress(config.train.steps, {"loss": 0.5})
-        return config.out / "model"
+        if config.train.learning_rate > 0.1:
+            raise TrainingError("the loss is nan")
+        listener.step(config.train.steps, {"loss": 0.5})
+        miou = 0.5 + config.train.learning_rate
+        return Trained(config.out / "model", Outcome(config.train.steps, 7, miou))
 
     monkeypatch.setattr("geoseg.pipelines.train.run", run)
     return seen
 
 
 def test_train_runs_its_recipe(configs: list[TrainConfig]) -> None:
-    result = geoseg("train", "--set", "data.root=here", "-o", "my runs")
-    assert result.exit_code == 0
+    result = geoseg("train", *HERE, "-o", "my runs")
+    assert result.exit_code == 0, result.stderr
     (config,) = configs
     assert config.data.root == Path("here")
     assert config.out == Path("my runs")
@@ -38,7 +49,7 @@ def test_train_runs_its_recipe(configs: list[TrainConfig]) -> None:
 
 
 def test_set_wins_over_out(configs: list[TrainConfig]) -> None:
-    flags = ["--set", "data.root=here", "--set", "out=there", "-q"]
+    flags = [*HERE, "--set", "out=there", "-q"]
     result = geoseg("train", "-c", "train-builtin", "-o", "here", *flags)
     assert (result.stdout, result.stderr) == ("", "")
     assert configs[0].out == Path("there")
@@ -48,8 +59,13 @@ def test_set_wins_over_out(configs: list[TrainConfig]) -> None:
     ("flags", "message"),
     [
         ([], "data.root"),
-        (["--set", "data.root=x", "--set", "train.step=1"], "train.steps"),
-        (["-c", "segment", "--set", "data.root=x"], "Error: "),
+        ([*HERE, "--set", "train.step=1"], "train.steps"),
+        (["-c", "segment", *HERE], "Error: "),
+        ([*HERE, "--set", "train.seed=1,2"], "add --multirun"),
+        ([*HERE, "--multirun"], "several values"),
+        ([*HERE, "--multirun", "--set", "train.seed=1,x"], "train.seed"),
+        ([*HERE, "--multirun", "--set", "train.devices=2,4"], "on one device"),
+        ([*HERE, "--set", "train.seed=[1"], "cannot read"),
     ],
 )
 def test_a_wrong_recipe_trains_nothing(
@@ -60,3 +76,82 @@ def test_a_wrong_recipe_trains_nothing(
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
     assert configs == []
+
+
+def test_a_sweep_trains_each_combination_and_shows_a_table(
+    configs: list[TrainConfig], tmp_path: Path
+) -> None:
+    swept = ["--set", "train.learning_rate=1e-3,3e-3", "--set", "train.seed=0,1"]
+    size = ["--set", "chips.size=64"]
+    result = geoseg("train", "--multirun", *HERE, *swept, *size, "-o", tmp_path)
+    assert result.exit_code == 0, result.stderr
+    found = [(c.train.learning_rate, c.train.seed, c.chips.size) for c in configs]
+    assert found == [(lr, seed, 64) for lr in (1e-3, 3e-3) for seed in (0, 1)]
+    assert configs[1].out == tmp_path / "train.learning_rate=0.001,train.seed=1"
+    assert len({config.out for config in configs}) == 4
+    rows = [line.split() for line in result.stdout.splitlines() if "0.50" in line]
+    assert [row[2] for row in rows] == ["0.503", "0.503", "0.501", "0.501"]
+    with (tmp_path / "sweep.csv").open(newline="") as stream:
+        table = list(csv.DictReader(stream))
+    assert [row["train.seed"] for row in table] == ["0", "1", "0", "1"]
+    assert table[2]["miou"] == "0.503"
+
+
+def test_a_training_that_fails_does_not_end_the_sweep(
+    configs: list[TrainConfig], tmp_path: Path
+) -> None:
+    swept = ["--set", "train.learning_rate=0.5,0.001"]
+    result = geoseg("train", "--multirun", *HERE, *swept, "-o", tmp_path)
+    assert result.exit_code == 1
+    assert len(configs) == 2
+    assert "Error: 1 of 2 trainings failed: the loss is nan" in result.stderr
+    assert "failed" in result.stdout
+    assert "0.501" in result.stdout
+
+
+def test_combinations_are_of_what_varies() -> None:
+    assert combinations(["a=1", "b=[1,2]", "c='x,y'"]) == [()]
+    assert combinations(["a=1,2", "b=3", "c=range(0,2)"]) == [
+        ("a=1", "c=0"),
+        ("a=1", "c=1"),
+        ("a=2", "c=0"),
+        ("a=2", "c=1"),
+    ]
+    with pytest.raises(ConfigError, match="cannot read"):
+        combinations(["a=[1"])
+
+
+def test_the_recipe_in_the_help_is_one(tmp_path: Path) -> None:
+    text = re.search(r"(?m)^  defaults:.*?(?=\n\n)", EPILOG, re.DOTALL)
+    assert text is not None
+    path = tmp_path / "mine.yaml"
+    path.write_text(re.sub("(?m)^  ", "", text[0]) + "\n")
+    config = convert(compose(str(path)), TrainConfig)
+    assert [entry.name for entry in config.data.classes] == ["roof", "other"]
+    assert config.data.images == "images/{stem}.*"
+    assert config.out == Path("runs/mine")
+
+
+def test_training_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geoseg.cli.train.find_spec", lambda _: None)
+    result = geoseg("train", *HERE)
+    assert result.exit_code == 2
+    assert "pip install 'geoseg[train]'" in result.stderr
+
+
+def test_training_tells_its_loss_and_its_scores(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    for module in (display, train_progress):
+        monkeypatch.setattr(module, "monotonic", lambda: now[0])
+    with TrainingProgress(100) as shown:
+        shown.step(60, {"loss": 2.5})
+        now[0] += 20
+        shown.step(80, {"loss": 1.25})
+        shown.validated(Score(80, 0.4567, (0.4, 0.5), 0.75), best=True)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "Training: step 80/100, loss 1.25, 0:20 left",
+        "Step 80: mIoU 0.457, accuracy 0.750 on the validation scenes, the best so far",
+    ]

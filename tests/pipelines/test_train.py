@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,17 @@ import labelled_scenes
 import numpy as np
 import pytest
 import tiny_models
+import torch
 import yaml
 from safetensors.torch import load_file
 
 from geoseg.config import convert
+from geoseg.data.config import SplitConfig
 from geoseg.errors import ConfigError, OutputError, TilingError
 from geoseg.inference import Predictor, PredictorConfig, TileInput
 from geoseg.models import find_model, load_model, read_spec
 from geoseg.pipelines.train import TrainConfig, run
+from geoseg.training.progress import Listener
 
 
 def configuration(tmp_path: Path, **changes: Any) -> TrainConfig:  # noqa: ANN401
@@ -34,7 +38,7 @@ def configuration(tmp_path: Path, **changes: Any) -> TrainConfig:  # noqa: ANN40
     model = tiny_models.preset(
         backbone_config=tiny_models.adapter_keys(freeze_backbone=False)
     )
-    keys = {
+    keys: dict[str, Any] = {
         "data": {
             "root": str(root),
             "layout": "parts",
@@ -54,16 +58,18 @@ def configuration(tmp_path: Path, **changes: Any) -> TrainConfig:  # noqa: ANN40
             "batch_size": 2,
             "final_chip_size": 48,
             "log_every": 1,
+            "validate_every": 2,
         },
     }
+    keys["data"].update({k: changes.pop(k) for k in [*changes] if k in keys["data"]})
     return convert({**keys, **changes}, TrainConfig)
 
 
 def test_run_writes_a_folder_that_segment_loads(tmp_path: Path) -> None:
-    told: list[int] = []
-    folder = run(configuration(tmp_path), lambda step, _: told.append(step))
+    heard = Heard()
+    folder = run(configuration(tmp_path), heard).folder
     assert folder == tmp_path / "out" / "model"
-    assert told == [1, 2, 3]
+    assert heard.steps == [1, 2, 3]
     assert find_model(str(folder)) == folder
     spec = read_spec(folder)
     assert [entry.id for entry in spec.classes] == [10, 20, 30]
@@ -80,13 +86,14 @@ def test_run_writes_a_folder_that_segment_loads(tmp_path: Path) -> None:
 
 
 def test_what_helps_only_in_training_does_not_ship(tmp_path: Path) -> None:
-    folder = run(configuration(tmp_path), lambda *_: None)
+    folder = run(configuration(tmp_path)).folder
     names = set(load_file(folder / "model.safetensors"))
     built = tiny_models.segmenter(num_labels=3).state_dict()
     assert load_model(folder).state_dict().keys() == built.keys()
     assert len(names) == len(built)  # transformers renames some in the file
     assert not {name for name in names if "classifier" in name}
     assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
         "config.json",
         "model.safetensors",
         "preprocessor_config.json",
@@ -96,9 +103,11 @@ def test_what_helps_only_in_training_does_not_ship(tmp_path: Path) -> None:
 
 def test_finished_run_writes_the_same_model_again(tmp_path: Path) -> None:
     config = configuration(tmp_path)
-    first = (run(config, lambda *_: None) / "model.safetensors").read_bytes()
+    first = (run(config).folder / "model.safetensors").read_bytes()
     (tmp_path / "out" / "model" / "config.json").write_text("spoilt")
-    folder = run(config, lambda *_: pytest.fail("trained again"))
+    heard = Heard()
+    folder = run(config, heard).folder
+    assert heard.steps == []
     assert (folder / "model.safetensors").read_bytes() == first
     assert json.loads((folder / "config.json").read_text())["num_queries"] == 12
 
@@ -107,7 +116,7 @@ def test_a_run_keeps_its_configuration_and_no_other_goes_on_with_it(
     tmp_path: Path,
 ) -> None:
     config = configuration(tmp_path)
-    folder = run(config, lambda *_: None)
+    folder = run(config).folder
     saved = yaml.safe_load((tmp_path / "out" / "run.yaml").read_text())
     assert convert(saved, TrainConfig) == config
     names = (folder / "config.json").read_text()
@@ -115,24 +124,65 @@ def test_a_run_keeps_its_configuration_and_no_other_goes_on_with_it(
         config,
         data=dataclasses.replace(config.data, classes=config.data.classes[::-1]),
     )
-    with pytest.raises(ConfigError, match=r"data\.classes is .* was begun with"):
-        run(other, lambda *_: None)
+    with pytest.raises(ConfigError, match=r"begun with .*data\.classes is .*, was "):
+        run(other)
     assert (folder / "config.json").read_text() == names
     # The data may have moved.
     moved = tmp_path / "moved"
     config.data.root.rename(moved)
     data = dataclasses.replace(config.data, root=moved)
-    run(dataclasses.replace(config, data=data), lambda *_: None)
+    run(dataclasses.replace(config, data=data))
 
 
 def test_two_trainings_in_one_folder_are_refused(tmp_path: Path) -> None:
     config = configuration(tmp_path)
 
-    def start_another(*_: object) -> None:
-        with pytest.raises(OutputError, match="another run writes to"):
-            run(config, lambda *_: None)
+    class Another(Listener):
+        def step(self, step: int, terms: dict[str, float]) -> None:
+            with pytest.raises(OutputError, match="another run writes to"):
+                run(config)
 
-    run(config, start_another)
+    run(config, Another())
+
+
+def test_the_best_step_ships_with_a_card_that_tells_how(tmp_path: Path) -> None:
+    changes = {"split": {"train": ["one", "two"], "validation": ["unseen"]}}
+    config = configuration(tmp_path, **changes)
+    trained = run(config)
+    outcome = trained.outcome
+    assert outcome.best_step in (2, 3)
+    card = (trained.folder / "README.md").read_text()
+    assert f"step {outcome.best_step}, the best by mIoU" in card
+    assert "| trained on | one, two |\n| validated on | unseen |" in card
+    assert "| `train.learning_rate` | `0.0005` |" in card
+    best = torch.load(config.out / "best.ckpt", weights_only=True)["state_dict"]
+    model = load_model(trained.folder).state_dict()
+    name = "class_predictor.weight"
+    torch.testing.assert_close(
+        model[name], best[f"average.{name}"], rtol=1e-3, atol=1e-4
+    )  # float16 in the file
+
+
+def test_scenes_that_came_or_went_are_another_run(tmp_path: Path) -> None:
+    config = configuration(tmp_path)
+    everything = dataclasses.replace(
+        config, data=dataclasses.replace(config.data, split=SplitConfig())
+    )
+    run(everything)
+    shutil.rmtree(config.data.root)
+    labelled_scenes.write(config.data.root, ["one", "two", "unseen", "new"])
+    with pytest.raises(ConfigError, match=r"scenes\.train is '4 scenes, .*', was '3 "):
+        run(everything)
+
+
+class Heard(Listener):
+    """Records the steps that a run tells of."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def step(self, step: int, terms: dict[str, float]) -> None:
+        self.steps.append(step)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +197,7 @@ def test_sizes_that_hold_no_whole_patches_are_refused_before_training(
     tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(TilingError, match=message):
-        run(configuration(tmp_path, **changes), lambda *_: pytest.fail("trained"))
+        run(configuration(tmp_path, **changes))
     assert not (tmp_path / "out" / "model").exists()
 
 

@@ -1,0 +1,38 @@
+"""What a training shows while it runs."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from geoseg.cli.display import Display
+from geoseg.reporting.amounts import duration
+from geoseg.training.progress import Listener, Score
+
+
+class TrainingProgress(Display, Listener):
+    """Shows a training run: step, loss terms, time left."""
+
+    def __init__(self, steps: int, *, verbosity: int = 0) -> None:
+        super().__init__(verbosity, steps, "Preparing")
+        self._steps = steps
+        self._first: tuple[int, float] | None = None
+
+    def step(self, step: int, terms: dict[str, float]) -> None:
+        """Show a step and the terms of its loss."""
+        now = monotonic()
+        # A resumed run starts in the middle: its speed counts from its first report.
+        first_step, start = self._first = self._first or (step, now)
+        parts = [f"step {step}/{self._steps}"]
+        parts += [f"{name} {value:.3g}" for name, value in terms.items()]
+        if step > first_step:
+            left = (self._steps - step) * (now - start) / (step - first_step)
+            parts.append(f"{duration(left)} left")
+        self.show(step, self._steps, "Training", ", ".join(parts))
+
+    def validated(self, score: Score, best: bool) -> None:
+        """Say how good the model is by now."""
+        note = ", the best so far" if best else ""
+        self.say(
+            f"Step {score.step}: mIoU {score.miou:.3f}, accuracy {score.accuracy:.3f} "
+            f"on the validation scenes{note}"
+        )

@@ -1,0 +1,139 @@
+"""Checkpoints: written whole or not at all, and only gone on with by the same run."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from geoseg.errors import ConfigError, FileOutputError
+from geoseg.io.atomic import atomic_path
+from geoseg.training.module import RECIPE
+
+LAST, BEST = "last.ckpt", "best.ckpt"
+"""Files of a run folder: where it goes on, and the weights with the best mIoU."""
+
+_FOREIGN = (EOFError, KeyError, RuntimeError, ValueError, pickle.UnpicklingError)
+"""What torch raises on a file that is no checkpoint, or one of another model."""
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes under a temporary name, flushes to the disk, and renames."""
+
+    def save_checkpoint(
+        self,
+        checkpoint: dict[str, Any],
+        path: str | Path,
+        storage_options: object = None,
+    ) -> None:
+        """Write a checkpoint; a kill or a full disk leaves the older one.
+
+        Raises:
+            FileOutputError: The disk is full or gone.
+        """
+        try:
+            with atomic_path(Path(path)) as temporary, temporary.open("wb") as stream:
+                torch.save(checkpoint, stream)
+        except (OSError, RuntimeError) as error:
+            # torch's own writer tells of a full disk in an error without its number.
+            reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+            raise FileOutputError(
+                f"{path} cannot be written ({reason}); the checkpoint before it is "
+                "whole: make room and run the same command again"
+            ) from error
+
+
+class Checkpoints(Callback):
+    """Saves the run at most so many seconds after the last time, and at its end.
+
+    Args:
+        folder: The run folder.
+        seconds: Longest time between two checkpoints.
+        steps: Steps of the whole run.
+    """
+
+    def __init__(self, folder: Path, seconds: float, steps: int) -> None:
+        self.path, self.seconds, self.steps = folder / LAST, seconds, steps
+        self._saved = monotonic()
+        self._longest = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count from here."""
+        self._saved = self._begun = monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *_: object
+    ) -> None:
+        """Save when it is time."""
+        now = monotonic()
+        # Before the next step ends, not after it: a step may take minutes.
+        self._longest, self._begun = max(self._longest, now - self._begun), now
+        late = now - self._saved + self._longest > self.seconds
+        ended = trainer.should_stop or trainer.global_step >= self.steps
+        # The first process's clock counts for all, who write together.
+        if trainer.strategy.broadcast(late or ended):
+            trainer.save_checkpoint(self.path)
+            self._saved = self._begun = monotonic()
+
+
+def read_checkpoint(path: Path, recipe: Mapping[str, object]) -> dict[str, Any]:
+    """Read a run's checkpoint, without running any code in it.
+
+    Args:
+        path: The file.
+        recipe: What the run depends on now, by dotted key.
+
+    Raises:
+        ConfigError: It is no checkpoint of ours, or of a run with another recipe.
+    """
+    try:
+        checkpoint: dict[str, Any] = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=True
+        )
+        begun = json.loads(checkpoint[RECIPE])
+    except _FOREIGN as error:
+        raise foreign(path, error) from error
+    _check_recipe(path, begun, recipe)
+    return checkpoint
+
+
+def check_folder(folder: Path, recipe: Mapping[str, object]) -> None:
+    """Check that a run folder is new, or holds a checkpoint of the same run.
+
+    Raises:
+        ConfigError: It holds another.
+    """
+    if (folder / LAST).exists():
+        read_checkpoint(folder / LAST, recipe)
+
+
+def foreign(path: Path, error: BaseException) -> ConfigError:
+    """The error of a file that does not fit the model, from what torch raised."""
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return ConfigError(
+        f"{path} is not a checkpoint of this model ({reason}); set another out"
+    )
+
+
+def _check_recipe(
+    path: Path, begun: Mapping[str, object], recipe: Mapping[str, object]
+) -> None:
+    """Refuse to go on with another recipe: nobody could make that run again."""
+    now = json.loads(json.dumps(dict(recipe)))
+    differences = [
+        f"{key} is {now.get(key)!r}, was {begun.get(key)!r}"
+        for key in sorted(begun.keys() | now.keys())
+        if begun.get(key) != now.get(key)
+    ]
+    if differences:
+        raise ConfigError(
+            f"{path.parent} was begun with another recipe ({'; '.join(differences)}); "
+            "give the same, or another out"
+        )

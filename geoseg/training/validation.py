@@ -1,0 +1,264 @@
+"""Validation: whole scenes by tiles, as inference does it, and one confusion matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from geoseg.blending import blend_classes
+from geoseg.data.labelled import IGNORE, LabelledScene, LabelledSource
+from geoseg.grid import Grid, Window
+from geoseg.inference import Predictor, PredictorConfig, TileInput
+from geoseg.tiling import TileGrid, default_stride
+from geoseg.training.checkpoints import BEST
+from geoseg.training.progress import Score
+from geoseg.types import ModelSpec
+
+ClassIndices = npt.NDArray[np.uint8]
+
+FINER = 1.5
+"""How many times finer than the model's a scene is resampled: as `geoseg segment`."""
+
+_GAIN = 1e-6
+"""Least gain of mIoU that counts as one."""
+
+_REGION = 2048
+"""Side of what is predicted at a time, pixels: a scene need not fit into memory."""
+
+_PICTURE = 512
+"""Longest side of a picture of it, pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A part of a scene as it was predicted, thinned out to a picture's size."""
+
+    name: str
+    """The scene's."""
+    image: npt.NDArray[np.float32]
+    """(C, height, width), 0..1."""
+    labels: ClassIndices
+    """(height, width), `IGNORE` where unlabelled."""
+    predicted: ClassIndices
+    """(height, width)."""
+
+
+class Seen(Protocol):
+    """Takes note of validations."""
+
+    def validated(self, score: Score, best: bool) -> None:
+        """Learn a score, and whether it is the best so far."""
+
+
+Looked = Callable[[int, View], None]
+"""Called with the step and what was predicted."""
+
+
+def predict_region(
+    predictor: Predictor, scene: LabelledSource, region: Window, stride: int
+) -> tuple[npt.NDArray[np.generic], ClassIndices, ClassIndices]:
+    """Predict a part of a scene as `geoseg segment` does the whole of it.
+
+    Args:
+        predictor: The model.
+        scene: The scene.
+        region: Pixels wanted.
+        stride: Pixels from tile to tile.
+
+    Returns:
+        Digital numbers (C, height, width), labels and class indices (height, width) of
+        the region.
+    """
+    size, whole = predictor.config.tile_size, scene.grid
+    grid = TileGrid(whole.height, whole.width, size, stride, region)
+    top, left = grid.rows[0], grid.cols[0]
+    bottom = min(grid.rows[-1] + size, whole.height)
+    right = min(grid.cols[-1] + size, whole.width)
+    image, labels = scene.read(Window(top, left, bottom - top, right - left))
+    places = [(i, j) for i in range(len(grid.rows)) for j in range(len(grid.cols))]
+    inputs = []
+    for i, j in places:
+        row, col = grid.rows[i] - top, grid.cols[j] - left
+        pixels = image[:, row : row + size, col : col + size]
+        inputs.append(TileInput(pixels, np.ones(pixels.shape[1:], np.bool_)))
+    logits = dict(zip(places, predictor.predict(inputs, scene.scale), strict=True))
+    mask, _ = blend_classes(
+        logits,
+        grid,
+        region,
+        keep=np.ones((region.height, region.width), np.bool_),
+        ids=np.arange(len(predictor.spec.classes), dtype=np.uint8),
+        confidence=False,
+    )
+    rows = slice(region.row - top, region.row_stop - top)
+    cols = slice(region.col - left, region.col_stop - left)
+    return image[:, rows, cols], labels[rows, cols], mask
+
+
+def at_resolution(scene: LabelledSource, resolution: float) -> LabelledSource:
+    """Resample a scene that is much finer than wanted, as `geoseg segment` does."""
+    own = scene.grid.ground_resolution()
+    if own is None or own * FINER >= resolution:
+        return scene
+    image, labels = scene.read(scene.grid.whole)
+    side = [max(1, round(length * own / resolution)) for length in labels.shape]
+    pixels = torch.from_numpy(np.asarray(image, np.float32) * (255 / scene.scale))
+    resized = F.resize(pixels, side, antialias=True).clamp(0, 255).round()
+    marks = F.resize(
+        torch.from_numpy(np.array(labels))[None],
+        side,
+        interpolation=InterpolationMode.NEAREST_EXACT,
+    )
+    return LabelledScene(scene.name, resized.to(torch.uint8).numpy(), marks[0].numpy())
+
+
+def _regions(grid: Grid) -> Iterator[Window]:
+    for row in range(0, grid.height, _REGION):
+        for col in range(0, grid.width, _REGION):
+            height = min(_REGION, grid.height - row)
+            yield Window(row, col, height, min(_REGION, grid.width - col))
+
+
+def count_confusion(
+    truth: ClassIndices, predicted: ClassIndices, num_classes: int
+) -> npt.NDArray[np.int64]:
+    """Count pixels by true class (rows) and predicted class (columns), (K, K)."""
+    labelled = truth != IGNORE
+    pairs = truth[labelled].astype(np.int64) * num_classes + predicted[labelled]
+    counts = np.bincount(pairs, minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes).astype(np.int64)
+
+
+def score_of(confusion: npt.NDArray[np.int64], step: int) -> Score:
+    """Turn a confusion matrix, (K, K), into a score."""
+    hits = np.diagonal(confusion).astype(np.float64)
+    union = confusion.sum(0) + confusion.sum(1) - hits
+    iou = np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
+    known = iou[~np.isnan(iou)]
+    return Score(
+        step=step,
+        miou=float(known.mean()) if known.size else 0.0,
+        iou=tuple(iou.tolist()),
+        accuracy=float(hits.sum() / max(confusion.sum(), 1)),
+    )
+
+
+class Validation(Callback):
+    """Scores the average every so many steps, keeps the best, and stops in time.
+
+    Its own loop, not Lightning's: that one passes over a validation which was due when
+    a run was killed, and the best step would depend on it.
+
+    Args:
+        scenes: Labelled scenes that are never trained on.
+        spec: What the model declares.
+        folder: The run folder.
+        every: Steps between two validations.
+        patience: Validations without a better one after which training ends.
+        precision: Arithmetic of the model.
+        seen: Takes note of scores.
+        looked: Takes note of predictions.
+    """
+
+    def __init__(
+        self,
+        scenes: Sequence[LabelledSource],
+        spec: ModelSpec,
+        folder: Path,
+        *,
+        every: int,
+        patience: int | None,
+        precision: str,
+        seen: Seen,
+        looked: Looked,
+    ) -> None:
+        self.scenes, self.spec, self.path = scenes, spec, folder / BEST
+        self.every, self.patience, self.precision = every, patience, precision
+        self.seen, self.looked = seen, looked
+        self.best: dict[str, Any] = {"step": 0, "miou": -1.0}
+        self.misses = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run has to know."""
+        return {"best": dict(self.best), "misses": self.misses}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take that over."""
+        self.best, self.misses = dict(state_dict["best"]), state_dict["misses"]
+
+    @property
+    def stopped(self) -> bool:
+        """Whether there was no better score for too long."""
+        return self.patience is not None and self.misses >= self.patience
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *_: object
+    ) -> None:
+        """Validate when it is time."""
+        step = trainer.global_step
+        if step % self.every and step < trainer.max_steps:
+            return
+        assert isinstance(pl_module.average, nn.Module)
+        score = self._score(trainer, pl_module.average)
+        better = score.miou > self.best["miou"] + _GAIN
+        self.misses = 0 if better else self.misses + 1
+        if better:
+            self.best = {"step": step, "miou": score.miou}
+            trainer.save_checkpoint(self.path, weights_only=True)
+        self.seen.validated(score, better)
+        trainer.should_stop = trainer.should_stop or self.stopped
+
+    def _score(self, trainer: Trainer, average: nn.Module) -> Score:
+        step, classes = trainer.global_step, len(self.spec.classes)
+        config = PredictorConfig(
+            folder="",
+            sha256="",
+            tile_size=self.spec.tile_size,
+            device=str(trainer.strategy.root_device),
+            dtype="bfloat16" if self.precision == "bfloat16" else "float32",
+        )
+        predictor = Predictor(average, self.spec, config)
+        stride = default_stride(self.spec.tile_size, self.spec.patch_size)
+        confusion = np.zeros((classes, classes), np.int64)
+        # Devices share the scenes.
+        for scene in self.scenes[trainer.global_rank :: trainer.world_size]:
+            confusion += self._score_scene(predictor, scene, step, stride)
+        counts: Tensor = trainer.strategy.reduce(
+            torch.from_numpy(confusion).to(trainer.strategy.root_device),
+            reduce_op="sum",
+        )
+        return score_of(counts.cpu().numpy(), step)
+
+    def _score_scene(
+        self, predictor: Predictor, scene: LabelledSource, step: int, stride: int
+    ) -> npt.NDArray[np.int64]:
+        classes = len(self.spec.classes)
+        confusion = np.zeros((classes, classes), np.int64)
+        if self.spec.resolution is not None:
+            scene = at_resolution(scene, self.spec.resolution)
+        for number, region in enumerate(_regions(scene.grid)):
+            image, labels, predicted = predict_region(predictor, scene, region, stride)
+            confusion += count_confusion(labels, predicted, classes)
+            if number == 0:
+                # Every so many pixels: class colours must not mix.
+                every = -(-max(labels.shape) // _PICTURE)
+                thin = np.s_[::every, ::every]
+                pixels = np.asarray(image[:, *thin], np.float32) / scene.scale
+                view = View(
+                    scene.name,
+                    pixels.astype(np.float32),
+                    np.ascontiguousarray(labels[thin]),
+                    np.ascontiguousarray(predicted[thin]),
+                )
+                self.looked(step, view)
+        return confusion

@@ -1,0 +1,121 @@
+"""Validation scores what `geoseg segment` would write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import tiny_models
+import torch
+from affine import Affine
+from rasterio.crs import CRS
+from torchmetrics.functional.classification import (
+    multiclass_confusion_matrix,
+    multiclass_jaccard_index,
+)
+from training_runs import SPEC, TILE, made_model, made_scene
+
+import geoseg
+from geoseg.data.labelled import IGNORE, LabelledScene
+from geoseg.grid import Grid, Window
+from geoseg.inference import Predictor, PredictorConfig
+from geoseg.models import load_model, read_spec
+from geoseg.tiling import default_stride
+from geoseg.training.validation import (
+    at_resolution,
+    count_confusion,
+    predict_region,
+    score_of,
+)
+
+
+def test_confusion_and_score_are_those_of_torchmetrics() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 4, (50, 40)).astype(np.uint8)
+    predicted = np.where(rng.random((50, 40)) < 0.6, truth, 2).astype(np.uint8)
+    truth[:9] = IGNORE
+    counts = count_confusion(truth, predicted, 4)
+    tensors = torch.from_numpy(predicted).long(), torch.from_numpy(truth).long()
+    wanted = multiclass_confusion_matrix(*tensors, num_classes=4, ignore_index=IGNORE)
+    assert counts.tolist() == wanted.tolist()
+    score = score_of(counts, 7)
+    index = multiclass_jaccard_index(*tensors, num_classes=4, ignore_index=IGNORE)
+    assert score.miou == pytest.approx(float(index), rel=1e-6)
+    known = truth != IGNORE
+    assert score.accuracy == pytest.approx((truth == predicted)[known].mean())
+    assert score.step == 7
+
+
+def test_classes_that_are_nowhere_do_not_count() -> None:
+    score = score_of(np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]]), 0)
+    assert score.miou == pytest.approx((3 / 4 + 4 / 5) / 2)
+    assert np.isnan(score.iou[2])
+    assert score_of(np.zeros((3, 3), np.int64), 0).miou == 0
+
+
+@pytest.mark.slow
+def test_a_scene_is_predicted_as_segment_writes_it(tmp_path: Path) -> None:
+    folder = tiny_models.save_segmenter(tmp_path / "model", tile_size=64)
+    scene = made_scene("scene", side=150)
+    path = tmp_path / "scene.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", count=3, height=150, width=150, dtype="uint8",
+        transform=rasterio.Affine(0.5, 0, 0, 0, -0.5, 75), crs="EPSG:32631",
+    ) as raster:  # fmt: skip
+        raster.write(scene.image)
+    geoseg.segment([path], tmp_path / "out", model=str(folder))
+    with rasterio.open(tmp_path / "out" / "scene" / "classes.tif") as raster:
+        written = raster.read(1)
+    spec = read_spec(folder)
+    predictor = Predictor(load_model(folder), spec, PredictorConfig("", "", 64))
+    stride = default_stride(spec.tile_size, spec.patch_size)
+    found = predict_region(predictor, scene, scene.grid.whole, stride)[2]
+    ids = np.array([entry.id for entry in spec.classes], np.uint8)
+    np.testing.assert_array_equal(ids[found], written)
+
+
+def test_scenes_smaller_than_a_tile_are_predicted() -> None:
+    predictor = Predictor(made_model(), SPEC, PredictorConfig("", "", TILE))
+    scene = made_scene("small", side=40)
+    image, labels, found = predict_region(predictor, scene, scene.grid.whole, 32)
+    assert found.shape == (40, 40)
+    assert np.array_equal(image, scene.image)
+    assert np.array_equal(labels, scene.labels)
+
+
+def test_parts_of_a_scene_are_predicted_as_the_whole_of_it() -> None:
+    predictor = Predictor(made_model(), SPEC, PredictorConfig("", "", TILE))
+    scene = made_scene("parts", side=130)
+    _, _, whole = predict_region(predictor, scene, scene.grid.whole, 32)
+    for window in (Window(0, 0, 70, 130), Window(70, 25, 60, 90)):
+        image, labels, found = predict_region(predictor, scene, window, 32)
+        rows, cols = window.slices
+        assert np.array_equal(found, whole[rows, cols])
+        assert np.array_equal(image, scene.image[:, rows, cols])
+        assert np.array_equal(labels, scene.labels[rows, cols])
+
+
+def test_a_scene_much_finer_than_the_model_is_resampled() -> None:
+    made = made_scene("fine", side=96)
+    utm = CRS.from_epsg(32631).to_wkt()
+    grid = Grid(96, 96, Affine(0.25, 0, 500000, 0, -0.25, 4000000), utm)
+    scene = Placed(made, grid)
+    assert at_resolution(scene, 0.37) is scene
+    found = at_resolution(scene, 0.5)
+    assert found.grid.height == pytest.approx(48, abs=1)
+    image, labels = found.read(found.grid.whole)
+    shown = labels != IGNORE
+    # Colours still tell the classes: labels and pixels lie on each other.
+    means = [image[:, shown & (labels == k)].mean(1) for k in range(3)]
+    wanted = [made.image[:, made.labels == k].mean(1) for k in range(3)]
+    np.testing.assert_allclose(means, wanted, atol=15)
+
+
+class Placed:
+    """A scene in memory that has a place on the Earth."""
+
+    def __init__(self, scene: LabelledScene, grid: Grid) -> None:
+        self.name, self.path, self.grid, self.scale = scene.name, None, grid, 255.0
+        self.read, self.read_labels = scene.read, scene.read_labels
