@@ -52,6 +52,9 @@ BANDS, TILES = 24, 24
 SIGNS = (".classes*", "classes.tif", ".confidence*", "confidence.tif", ".segments*")
 """Files in the order in which the finishing step makes them."""
 
+ATTEMPTS = 6
+"""Runs until a file that is there for milliseconds is seen, on a busy machine."""
+
 TIMEOUT = 120.0
 """Seconds for anything to happen on a busy machine."""
 
@@ -111,14 +114,7 @@ class Soak:
     def trials(self, victim: Victim, kills: int) -> Iterator[Trial]:
         """Kill as often as asked, each fourth time while the scene is finished."""
         for number in range(kills):
-            out = self.folder / f"{victim}-{number}"
-            clear_log(self.log)
-            trigger, ready = _trigger(number, kills, out)
-            if victim == "client":
-                killed = self._kill_client(out, ready)
-                wait_until_idle(self._cluster)
-            else:
-                killed = self._kill_server(out, ready, victim)
+            trigger, out, killed = self._killed(victim, number, kills)
             if victim == "scheduler":
                 self._ending.close()
                 self._cluster = self._ending.enter_context(started())
@@ -135,6 +131,23 @@ class Soak:
                 equal=self._is_right(out),
             )
 
+    def _killed(
+        self, victim: Victim, number: int, kills: int
+    ) -> tuple[str, Path, Killed]:
+        """Run until the trigger of a trial is seen, and the victim killed."""
+        for attempt in range(ATTEMPTS):
+            out = self.folder / f"{victim}-{number}-{attempt}"
+            clear_log(self.log)
+            trigger, ready = _trigger(number, kills, out)
+            if victim == "client":
+                killed = self._kill_client(out, ready)
+                wait_until_idle(self._cluster)
+            else:
+                killed = self._kill_server(out, ready, victim)
+            if killed is not None:
+                return trigger, out, killed
+        raise AssertionError(f"{trigger}: not seen in {ATTEMPTS} runs")
+
     def tiles(self) -> int:
         """Tiles that reached the model."""
         return sum(logged_tiles(self.log).values())
@@ -149,11 +162,14 @@ class Soak:
 
     def _kill_server(
         self, out: Path, ready: Callable[[], bool], victim: Victim
-    ) -> Killed:
+    ) -> Killed | None:
         found: list[Killed] = []
+        over = threading.Event()
 
         def kill() -> None:
-            wait_for(ready)
+            wait_for(lambda: ready() or over.is_set())
+            if over.is_set():
+                return
             pid = self._worker() if victim == "worker" else _scheduler()
             found.append(self._kill(pid, out))
 
@@ -161,10 +177,11 @@ class Soak:
         killer.start()
         with suppress(ClusterError) if victim == "scheduler" else ExitStack():
             self.run(out)
+        over.set()
         killer.join(TIMEOUT)
-        return found[0]
+        return found[0] if found else None
 
-    def _kill_client(self, out: Path, ready: Callable[[], bool]) -> Killed:
+    def _kill_client(self, out: Path, ready: Callable[[], bool]) -> Killed | None:
         command = [sys.executable, "-m", "geoseg", "segment", self.scene, "-o", out]
         command += ["--model", self.model, "--set", "model.imports=[stubs]"]
         command += ["--stride", STRIDE, "--device", "cpu", "-q"]
@@ -172,6 +189,8 @@ class Soak:
         with subprocess.Popen([*map(str, command)], env=_environment()) as client:
             try:
                 wait_for(lambda: ready() or client.poll() is not None)
+                if client.poll() is not None:
+                    return None
                 return self._kill(client.pid, out)
             finally:
                 client.kill()

@@ -25,7 +25,8 @@ from geoseg.training.parameters import SCALE, parameter_groups
 def vit_of(module: SegmentationModule) -> nn.Module:
     encoder = module.model.model.pixel_level_module.encoder
     assert isinstance(encoder, ViTAdapterBackbone)
-    return encoder.backbone
+    backbone: nn.Module = encoder.backbone
+    return backbone
 
 
 def state_of(module: nn.Module) -> dict[str, Tensor]:
