@@ -61,6 +61,8 @@ def needed(servers: Mapping[str, subprocess.Popen[bytes]]) -> Iterator[None]:
                     os.kill(os.getpid(), signal.SIGINT)
                     return
 
+    # It may be ignored, as in the background of a shell.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
@@ -72,3 +74,4 @@ def needed(servers: Mapping[str, subprocess.Popen[bytes]]) -> Iterator[None]:
     finally:
         over.set()
         watcher.join()
+        signal.signal(signal.SIGINT, before)

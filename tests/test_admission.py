@@ -136,13 +136,13 @@ def test_a_late_worker_with_other_weights_gets_no_task_and_is_told_of(
 
 
 def test_a_refused_worker_is_looked_at_again_by_the_next_run(
-    cluster: LocalCluster,
     client: Client,
     tmp_path: Path,
     model: PredictorConfig,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     name, folder = plugin_name(model), Path(model.folder)
+    cluster = cluster_of(client)
     give_model(client, model)
     [first] = cluster.workers.values()
     folder.rename(tmp_path / "away")

@@ -62,7 +62,7 @@ def test_memory_is_kept_and_then_returned() -> None:
 
 @pytest.mark.parametrize("error", [None, SceneError("no room"), ValueError("a bug")])
 def test_a_task_returns_its_memory_however_it_ends(
-    monkeypatch: pytest.MonkeyPatch, error: Exception | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception | None
 ) -> None:
     returned: list[None] = []
     monkeypatch.setattr(tasks, "return_memory", lambda: returned.append(None))
@@ -73,7 +73,8 @@ def test_a_task_returns_its_memory_however_it_ends(
             raise error
 
     monkeypatch.setattr(tasks, "finish_scene", finish)
-    job = cast("SceneJob", SimpleNamespace(parts=(), out="out", scene_id="s", key="k"))
+    scene = {"parts": (), "out": "out", "work": tmp_path / "s", "scene_id": "s"}
+    job = cast("SceneJob", SimpleNamespace(**scene, key="k"))
     with suppress(ValueError):
         tasks.finish_task(job)
     assert len(returned) == 1

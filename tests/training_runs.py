@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import Mask2FormerForUniversalSegmentation
 
 from geoseg.data.chips import ChipConfig, ChipSampler
-from geoseg.data.labelled import LabelledScene
+from geoseg.data.labelled import IGNORE, LabelledScene
 from geoseg.models.export import declare
 from geoseg.training.config import LoopConfig, LossConfig
 from geoseg.training.fit import Outcome, fit
@@ -41,9 +41,14 @@ CLASSES = tuple(
 TILE = 48
 
 
-def made_scene(name: str, side: int = 90, seed: int = 0) -> LabelledScene:
-    """A scene whose colours tell its classes."""
-    return LabelledScene(name, *labelled_scenes.draw(side, side, seed=seed))
+def made_scene(
+    name: str, side: int = 90, seed: int = 0, without: int | None = None
+) -> LabelledScene:
+    """A scene whose colours tell its classes; one of them may have no labels."""
+    image, labels = labelled_scenes.draw(side, side, seed=seed)
+    if without is not None:
+        labels[labels == without] = IGNORE
+    return LabelledScene(name, image, labels)
 
 
 def made_model(*, frozen: bool = False) -> Mask2FormerForUniversalSegmentation:
@@ -88,7 +93,8 @@ def make_module(
     """Build what is trained."""
     torch.manual_seed(0)
     chips = ChipSampler(
-        [made_scene(f"made {i}", seed=i) for i in range(scenes)],
+        # All but the first lack a class: chips have different numbers of masks.
+        [made_scene(f"made {i}", seed=i, without=i or None) for i in range(scenes)],
         3,
         ChipConfig(size=48),
     )
