@@ -27,7 +27,8 @@ from geoseg.io.location import REMOTE, is_remote, shown, suffix_of, without_secr
 _OPTIONS = {
     # GDAL's default is 5 % of the machine's memory for each process: with several
     # workers that is not bounded by anything we state. 64 MB holds two rows of
-    # 512-pixel blocks of a band's three channels: it is 28 tiles wide at most.
+    # 512-pixel blocks of a usual band's three 8-bit channels; of others some blocks are
+    # decoded twice.
     # In bytes: rasterio hands it to GDAL as it is, where 64 is no cache at all.
     "GDAL_CACHEMAX": 64 << 20,
     # Listing a folder of 100 000 scenes on a network disk for each open is slow, so

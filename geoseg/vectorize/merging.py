@@ -55,8 +55,9 @@ class _Across:
     def rest(self) -> Iterator[PolygonBatch]:
         """Give all others."""
         if self._held is not None:
-            held, self._held = self._held, None
-            yield held
+            kept, self._held = [self._held], None
+            # Not kept by this generator: one polygon may have gigabytes.
+            yield kept.pop()
         yield from self._batches
 
 

@@ -270,20 +270,26 @@ class Join:
 
         Args:
             row: Rows that the parts cover; they begin where the row before ended.
-            parts: Window and tables of each part, from the left; each is let go before
-                the next is asked for.
+            parts: Window and tables of each part, from the left; nothing is kept of
+                them.
         """
         native = self._native
         self._check(native.geoseg_join_begin_row(self._join, row.start, len(row)))
-        for window, tables in parts:
-            extent = _extent(window, seams_of(window, self._region))
-            arrays = [np.ascontiguousarray(tables[name]) for name in TABLES]
-            tables_given = [_Table(array.ctypes.data, len(array)) for array in arrays]
-            rows = (_Table * len(arrays))(*tables_given)
-            self._check(native.geoseg_join_add(self._join, ctypes.byref(extent), rows))
+        for part in parts:
+            self._add(*part)
+            del part  # The next one is read now, and then this row is written.
         self._check(native.geoseg_join_end_row(self._join))
         while address := self._take():
             yield view_batch(native, address)
+
+    def _add(self, window: Window, tables: Tables) -> None:
+        extent = _extent(window, seams_of(window, self._region))
+        arrays = [np.ascontiguousarray(tables[name]) for name in TABLES]
+        tables_given = [_Table(array.ctypes.data, len(array)) for array in arrays]
+        rows = (_Table * len(arrays))(*tables_given)
+        self._check(
+            self._native.geoseg_join_add(self._join, ctypes.byref(extent), rows)
+        )
 
     def _take(self) -> int | None:
         """Address of the next batch of the row, which is written now."""

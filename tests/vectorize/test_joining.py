@@ -91,6 +91,12 @@ def test_shapes_that_cross_seams_join_to_the_whole(
     assert_same_batch(batch, trace_whole(mask, mask))
 
 
+def test_more_polygons_may_cross_a_seam_than_a_batch_holds() -> None:
+    mask = (np.indices((4, 20_000)).sum(axis=0) % 2).astype(np.uint8)
+    batch = join(trace_parts(mask, split(mask, 1, 20_000)))
+    assert_same_batch(batch, trace_whole(mask))
+
+
 def test_a_spiral_in_single_pixels_is_one_polygon() -> None:
     mask = spiral(15)
     batch = join(trace_parts(mask, split(mask, 1, 1)))
