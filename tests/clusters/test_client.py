@@ -23,5 +23,7 @@ def test_a_client_that_is_slow_to_leave_changes_no_result(
         # As on a machine that has too much to do.
         loop.add_callback(time.sleep, 1.5)
         clients.leave(client)
+        left = client.status
         time.sleep(1.5)
         client.close()
+        assert (left, client.status) == ("closing", "closed")
