@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from geoseg._heap import peak_memory
-from geoseg.errors import FileOutputError
+from geoseg.errors import FileOutputError, SceneAccessError, VectorizeError
 from geoseg.generalizing import Generalization, generalize
 from geoseg.graph import (
     PartRecord,
@@ -22,9 +22,12 @@ from geoseg.identity import check_unchanged
 from geoseg.io.atomic import remove_leftovers
 from geoseg.io.cog import write_cog
 from geoseg.io.location import shown
+from geoseg.io.map_style import percent_qml
 from geoseg.io.mosaic import Part
 from geoseg.io.passing import access_error
 from geoseg.io.stac import SOURCE, write_item
+from geoseg.io.style import shared_qml
+from geoseg.io.style_file import remove_style, write_style
 from geoseg.io.vector import write_segments
 from geoseg.layout import CLASSES, CONFIDENCE, ITEM, SCORES, SEGMENTS
 from geoseg.vectorize import join_parts
@@ -72,8 +75,8 @@ def finish_scene(job: SceneJob, records: Sequence[PartRecord]) -> SceneResult:
     """Write the outputs under their final names, `item.json` last; delete the parts.
 
     Raises:
-        SceneError: The input has changed, the disk is full, or the folder cannot be
-            written.
+        SceneError: The input has changed, the disk is full, the folder cannot be
+            written, or a part cannot be read.
     """
     # A file that is written in place while it is read looks the same to each task.
     check_unchanged(job.scene.path, job.state)
@@ -90,6 +93,8 @@ def finish_scene(job: SceneJob, records: Sequence[PartRecord]) -> SceneResult:
             assets["segments"] = SEGMENTS
         result = _result(job, records, summary)
         _write_item(job, out, grid, assets, result)
+    except VectorizeError as error:  # A part that cannot be read, or not just now.
+        raise SceneAccessError(str(error)) from error
     except FileOutputError as error:
         raise access_error(f"the outputs of {job.scene_id}: {error}", error) from error
     except OSError as error:
@@ -140,6 +145,8 @@ def _write_rasters(job: SceneJob, out: Path, grid: Grid) -> dict[str, str]:
     names = {Path(name).stem: name for name in raster_names(job)}
     origin = job.grid.output
     for name in names.values():
+        style = shared_qml(job.classes) if name == CLASSES else percent_qml()
+        write_style(out / name, style)
         parts = [
             Part(part_path(job, band.index, name), band.output.relative_to(origin))
             for band in job.parts
@@ -156,6 +163,7 @@ def _write_rasters(job: SceneJob, out: Path, grid: Grid) -> dict[str, str]:
         )
     for name in {CLASSES, CONFIDENCE, SCORES} - set(names.values()):
         (out / name).unlink(missing_ok=True)
+        remove_style(out / name)
     return names
 
 

@@ -32,9 +32,12 @@ RUN_FILES = (
 )
 """Files of the run itself."""
 
+STYLES = ("classes.qml", "confidence.qml", "scores.qml")
+"""What these open with in QGIS."""
+
 RESERVED = frozenset(
     {*RUN_FILES, CLASSES, f"{CLASSES}.aux.xml", CONFIDENCE, SCORES}
-    | {SEGMENTS, ITEM, PREVIEW}
+    | {*STYLES, SEGMENTS, ITEM, PREVIEW}
 )
 """No folder may take the name of a file beside it."""
 

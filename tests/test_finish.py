@@ -42,6 +42,9 @@ from geoseg.types import NODATA
 
 OUTPUTS = {"classes.tif", "confidence.tif", "segments.gpkg", "item.json"}
 
+BESIDE = {"classes.tif.aux.xml", "classes.qml", "confidence.qml"}
+"""What rasters open with."""
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -176,7 +179,7 @@ def test_the_item_comes_last_and_goes_first(
     assert len(seen) == 4
     assert not any("item.json" in files for files in seen)
     folder = tmp_path / "out" / "scene"
-    assert {p.name for p in folder.iterdir()} == OUTPUTS | {"classes.tif.aux.xml"}
+    assert {p.name for p in folder.iterdir()} == OUTPUTS | BESIDE
     assert not list((tmp_path / "out" / ".geoseg" / "parts").iterdir())
 
 
@@ -200,7 +203,7 @@ def test_a_finish_that_fails_leaves_no_item_and_can_be_repeated(
     (folder / ".classes.geoseg-tmp-0badcafe0000.tif").write_bytes(b"half")
     result = finish_scene(job, records)
     assert read_result(folder, job.scene_id, job.key) == result
-    assert {p.name for p in folder.iterdir()} == OUTPUTS | {"classes.tif.aux.xml"}
+    assert {p.name for p in folder.iterdir()} == OUTPUTS | BESIDE
 
 
 def test_what_is_not_asked_for_is_not_left_from_an_earlier_run(
@@ -213,7 +216,10 @@ def test_what_is_not_asked_for_is_not_left_from_an_earlier_run(
     job = ready_job(tmp_path, model, sections)
     result = finish_scene(job, run_scene(job, predictor))
     files = {path.name for path in Path(job.out).iterdir()}
-    assert files == {"classes.tif", "classes.tif.aux.xml", "item.json"}
+    assert files == {
+        *("classes.tif", "classes.tif.aux.xml", "classes.qml"),
+        "item.json",
+    }
     item = json.loads((Path(job.out) / "item.json").read_text())
     assert set(item["assets"]) == {"classes", "source"}
     assert all(entry.polygons is None for entry in result.classes)

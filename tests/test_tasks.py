@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -18,6 +19,7 @@ from stubs import clear_log, logged_tiles, save_stub
 from web import serve
 
 from geoseg import graph, tasks
+from geoseg.finish import SceneResult, finish_scene
 from geoseg.graph import (
     BandLogits,
     PartRecord,
@@ -29,7 +31,7 @@ from geoseg.graph import (
 )
 from geoseg.io.scratch import write_scratch
 from geoseg.io.vsi import forget
-from geoseg.tasks import TaskFailure, blend_task, predict_task, uses
+from geoseg.tasks import TaskFailure, blend_task, finish_task, predict_task, uses
 from geoseg.tiling import TileGrid
 
 
@@ -82,6 +84,35 @@ def test_a_disk_that_may_come_back_is_tried_three_times(
     assert isinstance(outcome, PartRecord if made else TaskFailure)
     if isinstance(outcome, TaskFailure):
         assert os.strerror(number) in outcome.reason
+
+
+@pytest.mark.parametrize(("back", "tries"), [(1, 2), (2, 3), (3, 3)])
+def test_a_part_that_cannot_be_read_is_tried_three_times(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, back: int, tries: int
+) -> None:
+    scene = write_raster(tmp_path / "scene.tif", smooth_image(60, 60))
+    job = plan_job(scene, tmp_path / "out", model)
+    run_scene(job, load_predictor(model))
+    part = part_path(job, 0, "polygons.part")
+    content = part.read_bytes()
+    tried: list[SceneJob] = []
+
+    def finish(job: SceneJob, records: Sequence[PartRecord]) -> SceneResult:
+        tried.append(job)
+        if len(tried) > back:
+            return finish_scene(job, records)
+        part.write_bytes(b"not now")
+        try:
+            return finish_scene(job, records)
+        finally:
+            part.write_bytes(content)
+
+    monkeypatch.setattr(tasks, "finish_scene", finish)
+    outcome = finish_task(job)
+    assert len(tried) == tries
+    assert isinstance(outcome, SceneResult if back < 3 else TaskFailure)
+    if isinstance(outcome, TaskFailure):
+        assert f"{part} is not a traced part that can be read" in outcome.reason
 
 
 def test_a_scene_that_is_another_one_is_tried_once(

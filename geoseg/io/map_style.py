@@ -58,6 +58,11 @@ def ramp_qml(low: float, high: float, *, band: int = 1, opacity: float = 0.8) ->
     return _document(root)
 
 
+def percent_qml() -> str:
+    """Return the style of a raster of percents, and of the first band of several."""
+    return ramp_qml(0.0, 100.0, opacity=1.0)
+
+
 def picture_qml() -> str:
     """Return the style of a raster of red, green and blue, 0-255, shown as it is."""
     root, pipe = _raster_root()

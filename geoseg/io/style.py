@@ -1,8 +1,7 @@
-"""Styles that colour polygons by class, for QGIS (QML) and for other GIS (SLD)."""
+"""Styles that colour classes, for QGIS (QML) and for other GIS (SLD)."""
 
 from __future__ import annotations
 
-import hashlib
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
@@ -15,24 +14,34 @@ _OGC = "http://www.opengis.net/ogc"
 _OUTLINE_MM = 0.1
 """Outline width, millimetres: a hairline, or small polygons would be all outline."""
 
-_MARK = "\n<!-- Made by geoseg, which replaces it for as long as it is unchanged: "
-"""Begins the last line of a style's file; the digest of what is above follows."""
 
+def shared_qml(classes: Sequence[ClassInfo]) -> str:
+    """Return a QGIS style for polygons and for rasters of class ids.
 
-def qml_file(classes: Sequence[ClassInfo]) -> str:
-    """Return the style of `qml` as a file of its own, marked as geoseg's.
-
-    QGIS drops the mark, a comment, when a user saves the style again; other editors
-    leave it, but not the digest right.
+    QGIS looks for the style of classes.tif and of classes.fgb in the same classes.qml,
+    and takes from it what is of the layer's kind. Of a raster that has but a colour
+    table its legend would list all 256 entries.
     """
-    text = qml(classes)
-    return f"{text}{_MARK}{_digest(text)} -->\n"
-
-
-def is_own_qml(content: str) -> bool:
-    """Tell whether a file is just what `qml_file` once gave, for any classes."""
-    text, _, rest = content.rpartition(_MARK)
-    return rest == f"{_digest(text)} -->\n"
+    root = _polygon_root(classes)
+    renderer = ET.SubElement(
+        ET.SubElement(root, "pipe"),
+        "rasterrenderer",
+        type="paletted",
+        band="1",
+        opacity="1",
+        alphaBand="-1",
+    )
+    palette = ET.SubElement(renderer, "colorPalette")
+    for info in classes:
+        ET.SubElement(
+            palette,
+            "paletteEntry",
+            value=str(info.id),
+            label=info.name,
+            color=f"#{hex_color(info.color)}",
+            alpha="255",
+        )
+    return _document(root)
 
 
 def qml(classes: Sequence[ClassInfo]) -> str:
@@ -40,6 +49,10 @@ def qml(classes: Sequence[ClassInfo]) -> str:
 
     Colours are `prop` elements, which every QGIS 3 reads; newer ones write `Option`.
     """
+    return _document(_polygon_root(classes))
+
+
+def _polygon_root(classes: Sequence[ClassInfo]) -> ET.Element:
     root = ET.Element("qgis", version="3.16.0", styleCategories="Symbology")
     renderer = ET.SubElement(
         root,
@@ -66,6 +79,10 @@ def qml(classes: Sequence[ClassInfo]) -> str:
     ET.SubElement(root, "blendMode").text = "0"
     ET.SubElement(root, "layerOpacity").text = "1"
     ET.SubElement(root, "layerGeometryType").text = "2"  # Polygons.
+    return root
+
+
+def _document(root: ET.Element) -> str:
     text = ET.tostring(root, encoding="unicode")
     return f"<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n{text}"
 
@@ -93,10 +110,6 @@ def sld(classes: Sequence[ClassInfo], layer: str) -> str:
 def hex_color(color: tuple[int, int, int]) -> str:
     """Return a colour as RRGGBB."""
     return "{:02x}{:02x}{:02x}".format(*color)
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _darker(color: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -29,7 +29,8 @@ from geoseg.io.channel import run_beside
 from geoseg.io.geoparquet import write_geoparquet
 from geoseg.io.ogr import LAYER, finish_geopackage, write_ogr
 from geoseg.io.segment_table import ClassTotal, SegmentTable
-from geoseg.io.style import is_own_qml, qml_file
+from geoseg.io.style import shared_qml
+from geoseg.io.style_file import is_users_style, marked, style_beside
 from geoseg.types import ClassInfo
 from geoseg.vectorize import PolygonBatch
 
@@ -37,7 +38,6 @@ __all__ = [
     "LAYER",
     "SUFFIXES",
     "ClassTotal",
-    "is_users_style",
     "style_path",
     "write_segments",
 ]
@@ -195,23 +195,7 @@ def _warn_unmeasured(path: Path, table: SegmentTable) -> None:
 
 def style_path(path: Path) -> Path | None:
     """Return where QGIS looks for the style of a file, None if that holds it itself."""
-    return None if path.suffix.lower() == ".gpkg" else path.with_suffix(".qml")
-
-
-def is_users_style(style: Path) -> bool:
-    """Tell whether something else than a style of geoseg has that name.
-
-    A link is a user's wherever it points: geoseg makes none, and other files may share
-    what is there.
-    """
-    if style.is_symlink():
-        return True
-    try:
-        return not is_own_qml(style.read_bytes().decode(errors="replace"))
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:  # A folder, say.
-        return True
+    return None if path.suffix.lower() == ".gpkg" else style_beside(path)
 
 
 def failure_reason(error: Exception, temporary: Path, final: Path) -> str:
@@ -243,7 +227,7 @@ def _style_beside(
         return
     with atomic_path(style, work) as temporary:
         # Written first: on a full disk it must fail before the other file has its name.
-        temporary.write_text(qml_file(classes), encoding="utf-8")
+        temporary.write_text(marked(shared_qml(classes)), encoding="utf-8")
         yield
 
 

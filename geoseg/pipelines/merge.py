@@ -15,7 +15,10 @@ from geoseg import __version__
 from geoseg.errors import UsageError
 from geoseg.grid import Grid
 from geoseg.io.lock import is_held
+from geoseg.io.map_style import percent_qml
 from geoseg.io.merged import Segments, same_crs, write_merged
+from geoseg.io.style import shared_qml
+from geoseg.io.style_file import remove_style, write_style
 from geoseg.io.virtual import Placed, is_upright, same_lattice, write_virtual
 from geoseg.layout import (
     LOCK_FILE,
@@ -232,15 +235,17 @@ def _merge_rasters(
     reason = _why_no_mosaic(scenes)
     if reason is not None:
         for name in paths.values():
-            (folder / name).unlink(missing_ok=True)
+            _remove(folder / name)
         notes.append(f"no {MERGED_CLASSES}: {reason}")
         return []
     written = []
     for asset, name in paths.items():
         found = [s for s in scenes if asset in s.files]
         if not found:
-            (folder / name).unlink(missing_ok=True)
+            _remove(folder / name)
             continue
+        style = shared_qml(classes) if asset == "classes" else percent_qml()
+        write_style(folder / name, style)
         write_virtual(
             folder / name,
             [Placed(s.files[asset], s.grid) for s in found],
@@ -249,6 +254,11 @@ def _merge_rasters(
         )
         written.append((folder / name, f"{asset} of {_scenes(len(found))}"))
     return written
+
+
+def _remove(raster: Path) -> None:
+    raster.unlink(missing_ok=True)
+    remove_style(raster)
 
 
 def _why_no_mosaic(scenes: Sequence[_Whole]) -> str | None:

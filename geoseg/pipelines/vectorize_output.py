@@ -9,7 +9,8 @@ from pathlib import Path
 from geoseg.errors import OutputError, UsageError
 from geoseg.io.class_raster import ClassRaster
 from geoseg.io.gdal import absolute
-from geoseg.io.vector import SUFFIXES, is_users_style, style_path
+from geoseg.io.style_file import is_users_style
+from geoseg.io.vector import SUFFIXES, style_path
 
 
 def choose_output(

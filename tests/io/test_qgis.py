@@ -20,6 +20,8 @@ from geoseg.grid import Grid
 from geoseg.io.map_layers import FeatureLayer, raster_layer, write_features
 from geoseg.io.map_style import RAMP, points_qml, ramp_qml
 from geoseg.io.merged import Segments, write_merged
+from geoseg.io.style import shared_qml
+from geoseg.io.style_file import write_style
 from geoseg.io.vector import write_segments
 from geoseg.io.virtual import Placed, write_virtual
 
@@ -88,6 +90,11 @@ def test_outputs_open_styled_in_qgis(
 
     report = probe(qgis, segments, classes, tmp_path / "picture")
     assert_styled(report, crs or "", features=3)
+    assert report["classes"]["classes"] != legend(), "a colour table has 256 entries"
+    write_style(classes, shared_qml(CLASSES))
+    report = probe(qgis, segments, classes, tmp_path / "picture")
+    assert_styled(report, crs or "", features=3)
+    assert report["classes"]["classes"] == legend()
     want = [*(info.color for info in CLASSES), (255, 255, 255)]
     assert center_colors(tmp_path / "picture-segments.png") == want
     assert center_colors(tmp_path / "picture-classes.png") == want
@@ -185,6 +192,26 @@ def probe(
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
     return report
+
+
+def legend() -> list[list[Any]]:
+    """Return what a user shall see beside a class mask, and nothing else."""
+    return [[info.id, info.name, [*info.color, 255]] for info in CLASSES]
+
+
+def test_one_style_is_for_polygons_and_the_raster_of_the_same_name(
+    tmp_path: Path, qgis: dict[str, str]
+) -> None:
+    mask, grid = quarters(), Grid(40, 40, NORTH_UP, pyproj.CRS(UTM).to_wkt())
+    polygons, raster = tmp_path / "out.fgb", tmp_path / "out.tif"
+    batch = trace_whole(mask, mask, grid.transform)
+    write_mask(raster, mask, grid)
+    write_segments(
+        polygons, [batch], grid=grid, classes=CLASSES, scene_id="a", provenance={}
+    )
+    report = probe(qgis, polygons, raster, tmp_path / "picture")
+    assert_styled(report, UTM, features=3)
+    assert report["classes"]["classes"] == legend()
 
 
 def assert_styled(report: dict[str, Any], crs: str, *, features: int) -> None:

@@ -171,7 +171,8 @@ def test_results_may_go_to_another_folder(run: Run, tmp_path: Path) -> None:
     mask = run.add("a")
     assert geoseg("merge", run.out, "-o", tmp_path / "d e" / "l").exit_code == 0
     files = {path.name for path in (tmp_path / "d e" / "l").iterdir()}
-    assert files == {"merged.gpkg", "classes.vrt", "confidence.vrt"}
+    rasters = {"classes.vrt", "confidence.vrt", "classes.qml", "confidence.qml"}
+    assert files == {"merged.gpkg", *rasters}
     assert (read(tmp_path / "d e" / "l" / "classes.vrt") == mask).all()
 
 

@@ -278,7 +278,7 @@ def test_what_somebody_deleted_is_made_again(runs: PlainRuns, what: str) -> None
             for scene in ("x/a", "y")
             for name in (
                 *("classes.tif", "classes.tif.aux.xml", "confidence.tif"),
-                *("segments.gpkg", "item.json"),
+                *("classes.qml", "confidence.qml", "segments.gpkg", "item.json"),
             )
         ),
     }
