@@ -50,14 +50,14 @@ _MEANING = ("num_attention_heads", "activation_function", "pre_norm")
 
 @dataclass(frozen=True, slots=True)
 class WarmStart:
-    """What a head took from a checkpoint."""
+    """What a head, or a whole model, took from a checkpoint."""
 
     taken: tuple[str, ...]
     """Parameters that are the checkpoint's now."""
     left: Mapping[str, str]
     """Parameters that stay as they were, and why."""
     share: float
-    """Numbers taken of all that the head has, the class head apart."""
+    """Numbers taken of all that it has, the class head apart."""
 
 
 def load_head(model: Mask2FormerForUniversalSegmentation, name: str) -> WarmStart:
@@ -89,7 +89,7 @@ def load_head(model: Mask2FormerForUniversalSegmentation, name: str) -> WarmStar
                 f"mean nothing here; set it to {found}"
             )
     ours, theirs = _head(model), _head(source)
-    result = _compare(ours, theirs)
+    result = compare(ours, theirs)
     if result.share < LEAST_SHARE:
         raise ModelError(
             f"{name} shares {result.share:.0%} of its head with this model, too little "
@@ -97,7 +97,7 @@ def load_head(model: Mask2FormerForUniversalSegmentation, name: str) -> WarmStar
         )
     for parameter in result.taken:
         ours[parameter].copy_(theirs[parameter])
-    _log(result, name)
+    log_start(result, name, "the head")
     return result
 
 
@@ -126,7 +126,8 @@ def _head(model: Mask2FormerForUniversalSegmentation) -> dict[str, Tensor]:
     }
 
 
-def _compare(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> WarmStart:
+def compare(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> WarmStart:
+    """Tell which of some tensors others have under the same name, in the same shape."""
     taken, left = [], {}
     for name, value in ours.items():
         found = theirs.get(name)
@@ -146,9 +147,11 @@ def _differences(ours: Any, source: Any) -> str:  # noqa: ANN401
     return ", ".join(f"model.{key} {a} -> {b}" for key, a, b in pairs if a != b)
 
 
-def _log(result: WarmStart, name: str) -> None:
+def log_start(result: WarmStart, name: str, part: str) -> None:
+    """Log what part of a model starts from a checkpoint."""
     logger.info(
-        "the head starts from %s: %d of %d parameters, %.0f %% of its numbers",
+        "%s starts from %s: %d of %d parameters, %.0f %% of its numbers",
+        part,
         name,
         len(result.taken),
         len(result.taken) + len(result.left),

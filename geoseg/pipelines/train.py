@@ -22,6 +22,7 @@ from geoseg.errors import OutputError
 from geoseg.io.atomic import atomic_path
 from geoseg.io.lock import exclusive
 from geoseg.models.export import declare, save_model
+from geoseg.models.fine_tune import start_from
 from geoseg.models.registry import patch_size
 from geoseg.models.segmenter import build_mask2former
 from geoseg.tiling import check_tile_size
@@ -54,6 +55,9 @@ class TrainConfig:
     """Keyword arguments of `Mask2FormerConfig`."""
     out: Path
     """Run folder: checkpoints, logs, and the finished model in `model/`."""
+    start_from: str | None = None
+    """Model whose weights training starts from, as `geoseg segment --model` takes it;
+    None: random ones, and what `model` names."""
     tile_size: int = 720
     """Side of the tiles the finished model asks for, pixels."""
     chips: ChipConfig = field(default_factory=ChipConfig)
@@ -102,6 +106,8 @@ def _run_alone(config: TrainConfig, listener: Listener) -> Trained:
     torch.manual_seed(config.train.seed)
     classes = config.data.table.infos
     model = build_mask2former({**config.model, "num_labels": len(classes)})
+    if config.start_from is not None:
+        start_from(model, config.start_from, [info.name for info in classes])
     spec = _declare(model, config)
     data = config.data
     split = open_split(data, ("train", "validation"))

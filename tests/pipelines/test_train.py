@@ -85,6 +85,16 @@ def test_run_writes_a_folder_that_segment_loads(tmp_path: Path) -> None:
     assert np.isfinite(logits).all()
 
 
+def test_a_run_starts_from_the_weights_that_it_is_told(tmp_path: Path) -> None:
+    first = run(configuration(tmp_path)).folder
+    config = configuration(tmp_path, start_from=str(first), out=str(tmp_path / "next"))
+    hardly = dataclasses.replace(config.train, steps=1, learning_rate=1e-9)
+    folder = run(dataclasses.replace(config, train=hardly)).folder
+    theirs, weights = (dict(load_model(f).named_parameters()) for f in (first, folder))
+    for name, value in weights.items():
+        torch.testing.assert_close(value, theirs[name], rtol=1e-3, atol=1e-6)
+
+
 def test_what_helps_only_in_training_does_not_ship(tmp_path: Path) -> None:
     folder = run(configuration(tmp_path)).folder
     names = set(load_file(folder / "model.safetensors"))
