@@ -76,9 +76,21 @@ def load(root: Path, names: Sequence[str], table: ClassTable) -> list[LabelledSc
 
 
 def segment(
-    scenes: Sequence[LabelledScene], model: str, ids: Sequence[int], work: Path
+    scenes: Sequence[LabelledScene],
+    model: str,
+    ids: Sequence[int],
+    work: Path,
+    settings: Sequence[str] = (),
 ) -> list[npt.NDArray[np.uint8]]:
-    """Class indices of each scene by `geoseg segment`, 255 where it gave none."""
+    """Class indices of each scene by `geoseg segment`, 255 where it gave none.
+
+    Args:
+        scenes: What is segmented.
+        model: Name or folder of the model.
+        ids: Ids of its classes, in the order of the indices.
+        work: Folder of scenes and masks.
+        settings: "key=value" of the recipe.
+    """
     work.mkdir(parents=True, exist_ok=True)
     files = []
     for scene in scenes:
@@ -91,7 +103,7 @@ def segment(
             raster.write(scene.image)
         files.append(path)
     started = time.perf_counter()
-    geoseg.segment(files, work / "out", model=model, resolution="native")
+    geoseg.segment(files, work / "out", model=model, resolution="native", set=settings)
     print(f"geoseg segment: {time.perf_counter() - started:.0f} s")
     masks = []
     for scene in scenes:
