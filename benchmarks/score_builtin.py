@@ -14,6 +14,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from geoseg.data.classes import ClassTable
 from geoseg.data.config import DataConfig
 from geoseg.data.labelled import IGNORE, LabelledScene
 from geoseg.data.parts import load_part_scene
+from geoseg.evaluation.counts import SceneCounts, count_confusion
+from geoseg.evaluation.metrics import measure
 from geoseg.models.registry import find_model, load_model, read_spec
 
 HELD_OUT = ("tile-2", "tile-6")
@@ -186,20 +189,17 @@ def score(
 ) -> dict[str, Any]:
     """IoU by class and their mean over one confusion matrix of all scenes."""
     count = 1 + max(int(s.labels[s.labels != IGNORE].max()) for s in scenes)
-    confusion = np.zeros((count, count + 1), np.int64)
-    for mask, scene in zip(masks, scenes, strict=True):
-        labelled = scene.labels != IGNORE
-        predicted = np.minimum(mask[labelled], count).astype(np.int64)
-        flat = scene.labels[labelled].astype(np.int64) * (count + 1) + predicted
-        counts = np.bincount(flat, minlength=confusion.size)
-        confusion += counts.reshape(confusion.shape)
-    hits = np.diag(confusion[:, :count])
-    unions = confusion.sum(1) + confusion[:, :count].sum(0) - hits
-    iou = hits / unions
+    # The last column is for pixels that got no class: they are wrong.
+    size = count, count + 1
+    confusion = sum(
+        count_confusion(scene.labels, np.minimum(mask, count), size)
+        for mask, scene in zip(masks, scenes, strict=True)
+    )
+    found = measure(replace(SceneCounts.zeros(*size), confusion=confusion))
     return {
-        "miou": round(float(iou.mean()), 4),
-        "iou": [round(float(value), 4) for value in iou],
-        "accuracy": round(float(hits.sum() / confusion.sum()), 4),
+        "miou": round(float(found.mean_iou), 4),
+        "iou": [round(float(value), 4) for value in found.iou],
+        "accuracy": round(float(found.accuracy), 4),
     }
 
 
