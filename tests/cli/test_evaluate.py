@@ -70,7 +70,7 @@ def test_options_become_keys(configs: list[EvaluateConfig]) -> None:
     flags += ["--map", "roof=building", "--map", "a = b", "--leave-out", "sea"]
     flags += ["--compare", "tiling.overlap=0,96", "--compare", "model.tta=false,true"]
     flags += ["--border", "7", "--worst", "3", "--model", "m", "--workers", "2"]
-    flags += ["--set", "resampling.seed=5"]
+    flags += ["--scheduler-file", "s.json", "--set", "resampling.seed=5"]
     assert geoseg("evaluate", "here", "-o", "out", *flags).exit_code == 0
     [config] = configs
     assert (config.data["root"], config.data["labels"]) == ("here", "m/{stem}.png")
@@ -80,6 +80,7 @@ def test_options_become_keys(configs: list[EvaluateConfig]) -> None:
     assert config.compare == ("tiling.overlap=0,96", "model.tta=false,true")
     assert (config.scoring.border, config.scoring.worst) == (7, 3)
     assert (config.model.path, config.cluster.workers) == ("m", 2)
+    assert str(config.cluster.scheduler_file) == "s.json"
     assert config.resampling.seed == 5
     assert not config.output.polygons
 
