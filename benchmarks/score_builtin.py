@@ -106,7 +106,9 @@ def segment(
             raster.write(scene.image)
         files.append(path)
     started = time.perf_counter()
-    geoseg.segment(files, work / "out", model=model, resolution="native", set=settings)
+    # On a busy machine workers start late.
+    patient = [*settings, "cluster.timeout=300"]
+    geoseg.segment(files, work / "out", model=model, resolution="native", set=patient)
     print(f"geoseg segment: {time.perf_counter() - started:.0f} s")
     masks = []
     for scene in scenes:

@@ -65,7 +65,8 @@ def _confusion(run: RunResult) -> Table:
 
 def _table(table: Table) -> Iterator[str]:
     yield _row(table.titles)
-    yield _row(("---", *("---:" for _ in table.titles[1:])))
+    numbers = len(table.titles) - table.names
+    yield _row((*["---"] * table.names, *["---:"] * numbers))
     for cells in table.rows:
         yield _row(cells)
     yield ""
