@@ -240,6 +240,18 @@ def test_runs_are_compared_with_the_first_over_the_same_scenes(
     assert f"{float(gap.metrics.mean_iou):+.3f}" in page
 
 
+def test_a_scene_that_one_run_lacks_counts_in_none(
+    tmp_path: Path, root: Path, masks: Path
+) -> None:
+    lacking = shutil.copytree(masks, tmp_path / "lacking")
+    shutil.rmtree(lacking / "south")
+    evaluation = evaluated(tmp_path / "out", root, [masks, lacking])
+    assert [list(run.scores) for run in evaluation.runs] == [["north"], ["north"]]
+    [failure] = evaluation.failures
+    assert (failure.run, failure.scene) == (str(lacking), "south")
+    assert evaluation.differences[0].metrics.mean_iou == 0
+
+
 def test_intervals_come_with_scenes_enough(tmp_path: Path, model: Path) -> None:
     root = tmp_path / "many"
     for seed in range(10):
