@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 import torch
+from rasterio.errors import NotGeoreferencedWarning
 from record import write_results
 from scipy import ndimage
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -35,6 +37,7 @@ from geoseg.data.parts import load_part_scene
 from geoseg.evaluation.counts import SceneCounts, count_confusion
 from geoseg.evaluation.metrics import measure
 from geoseg.models.registry import find_model, load_model, read_spec
+from geoseg.pipelines.evaluate_scenes import image_files
 
 HELD_OUT = ("tile-2", "tile-6")
 SAMPLES_PER_CLASS_AND_SCENE = 6000
@@ -94,17 +97,8 @@ def segment(
         work: Folder of scenes and masks.
         settings: "key=value" of the recipe.
     """
-    work.mkdir(parents=True, exist_ok=True)
-    files = []
-    for scene in scenes:
-        path = work / f"{scene.name}.tif"
-        bands, height, width = scene.image.shape
-        with rasterio.open(
-            path, "w", driver="GTiff", count=bands, height=height, width=width,
-            dtype="uint8", transform=rasterio.Affine(1, 0, 0, 0, -1, height),
-        ) as raster:  # fmt: skip
-            raster.write(scene.image)
-        files.append(path)
+    # Written once: what was segmented before a kill is not segmented again.
+    files = list(image_files(scenes, work).values())
     started = time.perf_counter()
     # On a busy machine workers start late.
     patient = [*settings, "cluster.timeout=300"]
@@ -112,7 +106,10 @@ def segment(
     print(f"geoseg segment: {time.perf_counter() - started:.0f} s")
     masks = []
     for scene in scenes:
-        with rasterio.open(work / "out" / scene.name / "classes.tif") as raster:
+        with (
+            warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
+            rasterio.open(work / "out" / scene.name / "classes.tif") as raster,
+        ):
             mask = raster.read(1)
         indices = np.full(mask.shape, IGNORE, np.uint8)
         for index, value in enumerate(ids):
