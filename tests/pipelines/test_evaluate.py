@@ -310,6 +310,13 @@ def test_what_compares_nothing_is_refused_in_one_line(
         assert "\n" not in str(caught.value)
     with pytest.raises(UsageError, match="holds no finished scene"):
         evaluated(tmp_path, root, [tmp_path])
+    mixed = shutil.copytree(masks, tmp_path / "mixed")
+    item = mixed / "south" / "item.json"
+    content = json.loads(item.read_text())
+    content["properties"]["geoseg:model_sha256"] = "0" * 64
+    item.write_text(json.dumps(content))
+    with pytest.raises(UsageError, match="holds scenes of several models"):
+        evaluated(tmp_path, root, [mixed])
     other = tmp_path / "other"
     write_scene(other, "east", *draw(5))
     with pytest.raises(EvaluationError, match=r"east: .* holds no mask of"):

@@ -137,6 +137,9 @@ def test_a_run_keeps_its_configuration_and_no_other_goes_on_with_it(
     )
     with pytest.raises(ConfigError, match=r"begun with .*data\.classes is .*, was "):
         run(other)
+    seeded = dataclasses.replace(config.train, seed=1)
+    with pytest.raises(ConfigError, match=r"\(train\.seed is 1, was 0\)"):
+        run(dataclasses.replace(config, train=seeded))
     assert (folder / "config.json").read_text() == names
     # The data may have moved.
     moved = tmp_path / "moved"
