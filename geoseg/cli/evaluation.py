@@ -96,7 +96,11 @@ def print_evaluation(evaluation: Evaluation, out: Path) -> None:
 def _rich(table: Table, title: str) -> RichTable:
     """Return a table for a terminal."""
     shown = RichTable(
-        title=Text(title), title_style="bold", box=box.SIMPLE, padding=(0, 1, 0, 0)
+        title=Text(title),
+        title_style="bold",
+        box=box.SIMPLE,
+        padding=0,  # of ten columns no title is broken in a word then
+        show_edge=False,
     )
     for number, name in enumerate(table.titles):
         side: Literal["left", "right"] = "left" if number < table.names else "right"

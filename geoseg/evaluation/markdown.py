@@ -40,7 +40,8 @@ def _run(run: RunResult) -> Iterator[str]:
     yield ""
     yield (
         f"Model {_text(run.model)} ({run.model_sha256[:12]}), {len(run.scores)} "
-        f"scenes, {run.counts.scored:,} labelled pixels."
+        f"{'scene' if len(run.scores) == 1 else 'scenes'}, {run.counts.scored:,} "
+        "labelled pixels."
     )
     yield ""
     yield from _table(overall_table(run))

@@ -139,6 +139,7 @@ def test_settings_that_are_compared_have_a_column_each() -> None:
     text = markdown(Evaluation("made", tuple(runs)))
     assert "| overlap | tta | mIoU |" in text
     assert "| --- | --- | ---: |" in text
+    assert "(000000000000), 1 scene, " in text
     # Alone, a key is told in full.
     same = [replace(run, settings={"model.path": run.name}) for run in runs[:2]]
     assert comparison_table(Evaluation("made", tuple(same))).titles[0] == "model.path"
