@@ -355,7 +355,7 @@ def test_a_model_without_a_common_class_is_refused_before_it_runs(
     assert not (tmp_path / "out").exists()
 
 
-class Notes(Watcher):
+class Notes(Watcher, Listener):
     """Keeps the notes of making masks."""
 
     def __init__(self) -> None:
@@ -364,9 +364,10 @@ class Notes(Watcher):
     def segmenting(
         self, name: str, config: SegmentConfig
     ) -> AbstractContextManager[Listener]:
-        listener = Listener()
-        listener.note = self.seen.append  # type: ignore[method-assign]
-        return nullcontext(listener)
+        return nullcontext(self)
+
+    def note(self, message: str) -> None:
+        self.seen.append(message)
 
 
 @pytest.mark.slow
