@@ -1,12 +1,14 @@
 """A plain U-Net trained as long as the built-in model: the floor that this must reach.
 
-    python benchmarks/bench_unet.py --data FOLDER --cpu-seconds N --work FOLDER
-        [--rates 3e-4 1e-3 3e-3] [--model builtin] [--json FILE]
+    python benchmarks/bench_unet.py --data FOLDER --cpu-seconds N --steps N
+        --work FOLDER [--recipe train-builtin] [--rates 3e-4 1e-3 3e-3]
+        [--model builtin] [--json FILE]
 
 The rival is segmentation_models_pytorch's U-Net on a ResNet-18 without pretraining
 (pip install 'geoseg[bench]'), its loss cross entropy plus Dice. Loader, augmentation,
 crops, optimiser, schedule and average are those of the recipe that made the built-in
-model; `--cpu-seconds` is what that training took, and each learning rate gets as many.
+model, whose training took `--cpu-seconds` and `--steps` in all; each learning rate gets
+as many seconds.
 Both are scored by `geoseg segment` on the scenes that nobody trained on, by one
 confusion matrix over all of them. The best of the rates counts, chosen on these very
 scenes: that flatters the rival.
@@ -43,7 +45,6 @@ if find_spec("segmentation_models_pytorch") is None:
 from segmentation_models_pytorch.losses import DiceLoss
 from unet import UNet, UNetConfig
 
-RECIPE = "train-builtin"
 LOSS = "cross entropy + Dice"
 
 
@@ -52,6 +53,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="labelled scenes")
     parser.add_argument("--cpu-seconds", type=float, required=True)
+    parser.add_argument("--steps", type=int, required=True, help="of the model's own")
+    parser.add_argument("--recipe", default="train-builtin")
     parser.add_argument("--work", type=Path, required=True, help="checkpoints, masks")
     parser.add_argument("--rates", type=float, nargs="+", default=[3e-4, 1e-3, 3e-3])
     parser.add_argument("--model", default="builtin", help="the model to compare with")
@@ -60,16 +63,16 @@ def main() -> None:
     # Workers of `geoseg segment` import the rival, too.
     paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-    recipe = convert(
-        compose(RECIPE, [override("data.root", str(arguments.data))]), TrainConfig
-    )
+    # The rival always starts from random weights.
+    settings = [override("data.root", arguments.data), override("start_from", None)]
+    recipe = convert(compose(arguments.recipe, settings), TrainConfig)
     torch.set_num_threads(recipe.torch_threads)
     split = open_split(recipe.data, ("train", "test"))
     chips = chip_sampler(split.train, recipe.data, recipe.chips)
     ids = [entry.id for entry in recipe.data.classes]
     masks = segment(split.test, arguments.model, ids, arguments.work / "geoseg")
     own = score(masks, split.test)
-    own |= {"steps": recipe.train.steps, "cpu_seconds": arguments.cpu_seconds}
+    own |= {"steps": arguments.steps, "cpu_seconds": arguments.cpu_seconds}
     rows = {"geoseg": own | {"model": arguments.model}}
     for rate in arguments.rates:
         print(f"learning rate {rate:g}", flush=True)
@@ -84,6 +87,7 @@ def main() -> None:
     if arguments.json is not None:
         held_out = [scene.name for scene in split.test]
         figures = {"held_out": held_out, "classes": names, "loss": LOSS}
+        figures["recipe"] = arguments.recipe
         best_of = {"best": best, "miou_lead": round(lead, 4)}
         write_results(arguments.json, {**figures, "scores": rows, **best_of})
 
