@@ -179,7 +179,8 @@ def test_the_average_follows_weights_and_norms_step_by_step(tmp_path: Path) -> N
 
 def test_the_average_shares_what_is_frozen() -> None:
     model = made_model(frozen=True)
-    average = start_average(model)
+    average = start_average(model.train())
+    assert not any(part.training for part in average.modules())
     pairs = zip(average.parameters(), model.parameters(), strict=True)
     assert {(a is b, b.requires_grad) for a, b in pairs} == {
         (True, False),
