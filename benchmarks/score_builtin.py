@@ -13,7 +13,9 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 import torch
+from rasterio.errors import NotGeoreferencedWarning
 from record import write_results
 from scipy import ndimage
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -31,7 +34,10 @@ from geoseg.data.classes import ClassTable
 from geoseg.data.config import DataConfig
 from geoseg.data.labelled import IGNORE, LabelledScene
 from geoseg.data.parts import load_part_scene
+from geoseg.evaluation.counts import SceneCounts, count_confusion
+from geoseg.evaluation.metrics import measure
 from geoseg.models.registry import find_model, load_model, read_spec
+from geoseg.pipelines.evaluate_scenes import image_files
 
 HELD_OUT = ("tile-2", "tile-6")
 SAMPLES_PER_CLASS_AND_SCENE = 6000
@@ -76,26 +82,34 @@ def load(root: Path, names: Sequence[str], table: ClassTable) -> list[LabelledSc
 
 
 def segment(
-    scenes: Sequence[LabelledScene], model: str, ids: Sequence[int], work: Path
+    scenes: Sequence[LabelledScene],
+    model: str,
+    ids: Sequence[int],
+    work: Path,
+    settings: Sequence[str] = (),
 ) -> list[npt.NDArray[np.uint8]]:
-    """Class indices of each scene by `geoseg segment`, 255 where it gave none."""
-    work.mkdir(parents=True, exist_ok=True)
-    files = []
-    for scene in scenes:
-        path = work / f"{scene.name}.tif"
-        bands, height, width = scene.image.shape
-        with rasterio.open(
-            path, "w", driver="GTiff", count=bands, height=height, width=width,
-            dtype="uint8", transform=rasterio.Affine(1, 0, 0, 0, -1, height),
-        ) as raster:  # fmt: skip
-            raster.write(scene.image)
-        files.append(path)
+    """Class indices of each scene by `geoseg segment`, 255 where it gave none.
+
+    Args:
+        scenes: What is segmented.
+        model: Name or folder of the model.
+        ids: Ids of its classes, in the order of the indices.
+        work: Folder of scenes and masks.
+        settings: "key=value" of the recipe.
+    """
+    # Written once: what was segmented before a kill is not segmented again.
+    files = list(image_files(scenes, work).values())
     started = time.perf_counter()
-    geoseg.segment(files, work / "out", model=model, resolution="native")
+    # On a busy machine workers start late.
+    patient = [*settings, "cluster.timeout=300"]
+    geoseg.segment(files, work / "out", model=model, resolution="native", set=patient)
     print(f"geoseg segment: {time.perf_counter() - started:.0f} s")
     masks = []
     for scene in scenes:
-        with rasterio.open(work / "out" / scene.name / "classes.tif") as raster:
+        with (
+            warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
+            rasterio.open(work / "out" / scene.name / "classes.tif") as raster,
+        ):
             mask = raster.read(1)
         indices = np.full(mask.shape, IGNORE, np.uint8)
         for index, value in enumerate(ids):
@@ -174,20 +188,17 @@ def score(
 ) -> dict[str, Any]:
     """IoU by class and their mean over one confusion matrix of all scenes."""
     count = 1 + max(int(s.labels[s.labels != IGNORE].max()) for s in scenes)
-    confusion = np.zeros((count, count + 1), np.int64)
-    for mask, scene in zip(masks, scenes, strict=True):
-        labelled = scene.labels != IGNORE
-        predicted = np.minimum(mask[labelled], count).astype(np.int64)
-        flat = scene.labels[labelled].astype(np.int64) * (count + 1) + predicted
-        counts = np.bincount(flat, minlength=confusion.size)
-        confusion += counts.reshape(confusion.shape)
-    hits = np.diag(confusion[:, :count])
-    unions = confusion.sum(1) + confusion[:, :count].sum(0) - hits
-    iou = hits / unions
+    # The last column is for pixels that got no class: they are wrong.
+    size = count, count + 1
+    confusion = sum(
+        count_confusion(scene.labels, np.minimum(mask, count), size)
+        for mask, scene in zip(masks, scenes, strict=True)
+    )
+    found = measure(replace(SceneCounts.zeros(*size), confusion=confusion))
     return {
-        "miou": round(float(iou.mean()), 4),
-        "iou": [round(float(value), 4) for value in iou],
-        "accuracy": round(float(hits.sum() / confusion.sum()), 4),
+        "miou": round(float(found.mean_iou), 4),
+        "iou": [round(float(value), 4) for value in found.iou],
+        "accuracy": round(float(found.accuracy), 4),
     }
 
 

@@ -91,3 +91,7 @@ class EvaluationError(GeosegError):
 
 class GeosegWarning(UserWarning):
     """Something that changes results and that the user may want to know."""
+
+
+class UnlocatedWarning(GeosegWarning):
+    """A scene has no place on the Earth."""

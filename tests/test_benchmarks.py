@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import threading
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from training_runs import SPEC, loop_config, made_scene
+
+from geoseg.data.chips import ChipConfig, ChipSampler
+from geoseg.data.labelled import IGNORE
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -100,3 +109,59 @@ def test_the_sum_that_all_schedulers_must_give_is_that_of_a_plain_loop(
     places = [(row, col) for row in range(5) for col in range(5)]
     total = sum(bench.one_tile(place, side) for place in places)
     assert bench.sum_of_all(side) == total
+
+
+def test_a_timed_training_that_was_stopped_ends_as_if_it_had_not_been(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    module = load("timed_training", monkeypatch)
+    drawn: list[tuple[int, int]] = []
+
+    def make(clock: Callable[[], float]) -> Any:  # noqa: ANN401 (of a script)
+        torch.manual_seed(0)
+        chips = ChipSampler([made_scene("made")], 3, ChipConfig(size=16))
+        whole = chips.batch
+
+        def batch(seed: int, step: int, count: int, side: int) -> Any:  # noqa: ANN401
+            drawn.append((count, side))
+            return whole(seed, step, count, side)
+
+        monkeypatch.setattr(chips, "batch", batch)
+        return module.TimedTraining(
+            Pixelwise(),
+            lambda logits, labels: F.cross_entropy(logits, labels, ignore_index=IGNORE),
+            chips,
+            loop_config(checkpoint_seconds=2, final_chip_size=24),
+            chip_size=16,
+            data=SPEC,
+            seconds=8,
+            clock=clock,
+        )
+
+    unbroken = make(itertools.count().__next__)
+    unbroken.run(tmp_path / "unbroken.pt", {})
+    assert (unbroken.step, unbroken.spent) == (8, 8)
+    # The last quarter of the seconds sees larger chips, as of the recipe's steps.
+    assert drawn == [(2, 16)] * 6 + [(1, 24)] * 2
+    ticks = iter(range(6))
+    with pytest.raises(StopIteration):
+        make(ticks.__next__).run(tmp_path / "last.pt", {"rate": 1})
+    resumed = make(itertools.count(100).__next__)
+    resumed.run(tmp_path / "last.pt", {"rate": 1})
+    # Five steps were taken and four of them kept.
+    assert len(drawn) == 8 + 6 + 4
+    for name, value in unbroken.average.state_dict().items():
+        assert torch.equal(resumed.average.state_dict()[name], value)
+    with pytest.raises(SystemExit, match="other settings"):
+        make(itertools.count().__next__).run(tmp_path / "last.pt", {"rate": 2})
+
+
+class Pixelwise(nn.Module):
+    """Logits of three classes from each pixel's colour."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Conv2d(3, 3, kernel_size=1)
+
+    def forward(self, pixel_values: Tensor) -> SimpleNamespace:
+        return SimpleNamespace(logits=self.linear(pixel_values))

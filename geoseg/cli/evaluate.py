@@ -11,12 +11,17 @@ import click
 from geoseg.cli.options import (
     INTERRUPTED,
     Command,
-    NumberOr,
     Option,
     configuration_options,
     output_options,
     set_up_messages,
     verbosity_of,
+)
+from geoseg.cli.run_options import (
+    cluster_options,
+    device_option,
+    model_option,
+    resolution_option,
 )
 from geoseg.types import EvaluatedPart
 
@@ -33,7 +38,8 @@ Examples:
 \b
 Masks are made by `geoseg segment` (all its settings hold, with --set) and are
 kept in OUT/masks: the same call again goes on where it stopped, and makes only
-what is missing or changed. --run takes masks that are there already.
+what is missing or changed. --run takes masks that are there already. Where labels
+and masks differ in resolution, the nearest label counts.
 
 \b
 Classes of model and labels are the same by name. A class that the model does
@@ -87,11 +93,7 @@ score_option = partial(click.option, cls=Option, section="Scores")
     help="test, validation or train, as data.split has it; auto is the first of them "
     "that has scenes.  [default: auto]",
 )
-@masks_option(
-    "--model",
-    metavar="NAME|DIR|HUB_ID",
-    help="As of `geoseg segment`.  [default: builtin]",
-)
+@model_option("Masks")
 @masks_option(
     "--run",
     multiple=True,
@@ -106,23 +108,9 @@ score_option = partial(click.option, cls=Option, section="Scores")
     help="Make masks with each value of a key of model, tiling or input, and compare. "
     "May be repeated: every combination is made.",
 )
-@masks_option(
-    "--resolution",
-    type=NumberOr("auto", "native"),
-    metavar="auto|native|METRES",
-    help="As of `geoseg segment`. Labels of another resolution than the masks: the "
-    "nearest one counts.  [default: auto]",
-)
-@masks_option("--device", metavar="NAME", help="auto, cpu, cuda.  [default: auto]")
-@masks_option(
-    "--cluster", metavar="NAME", help="local, slurm, spec, ...  [default: local]"
-)
-@masks_option(
-    "--workers", type=click.IntRange(min=1), metavar="N", help="Workers to start."
-)
-@masks_option(
-    "--scheduler", metavar="ADDRESS", help="Dask scheduler that runs already."
-)
+@resolution_option("Masks")
+@device_option("Masks")
+@cluster_options("Masks")
 @score_option(
     "--map",
     "mapping",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from rich import box
 from rich.console import Console
@@ -96,10 +96,15 @@ def print_evaluation(evaluation: Evaluation, out: Path) -> None:
 def _rich(table: Table, title: str) -> RichTable:
     """Return a table for a terminal."""
     shown = RichTable(
-        title=Text(title), title_style="bold", box=box.SIMPLE, padding=(0, 1, 0, 0)
+        title=Text(title),
+        title_style="bold",
+        box=box.SIMPLE,
+        padding=0,  # of ten columns no title is broken in a word then
+        show_edge=False,
     )
     for number, name in enumerate(table.titles):
-        shown.add_column(name, justify="right" if number else "left", overflow="fold")
+        side: Literal["left", "right"] = "left" if number < table.names else "right"
+        shown.add_column(name, justify=side, overflow="fold")
     for cells in table.rows:
         shown.add_row(*(Text(cell) for cell in cells))
     return shown

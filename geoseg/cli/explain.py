@@ -10,7 +10,6 @@ import click
 
 from geoseg.cli.options import (
     Command,
-    NumberOr,
     Numbers,
     Option,
     output_options,
@@ -18,6 +17,7 @@ from geoseg.cli.options import (
     stderr,
     verbosity_of,
 )
+from geoseg.cli.run_options import model_option, reading_options
 
 KINDS = ("patches", "attention", "features", "position", "sampling", "masks")
 
@@ -49,8 +49,6 @@ segment` cuts it. Layers, heads, levels and queries are counted from 0. Layers
 """
 
 place_option = partial(click.option, cls=Option, section="Place")
-model_option = partial(click.option, cls=Option, section="Model")
-input_option = partial(click.option, cls=Option, section="Reading the scene")
 what_option = partial(click.option, cls=Option, section="What is shown")
 
 
@@ -80,41 +78,16 @@ what_option = partial(click.option, cls=Option, section="What is shown")
     help="Left,bottom,right,top in the scene's CRS: the part that features are made "
     "of, and where queries are ranked. Other kinds take its centre without --at.",
 )
-@model_option(
-    "--model",
-    default="builtin",
-    show_default=True,
-    metavar="NAME|DIR|HUB_ID",
-    help="As in `geoseg segment`.",
-)
-@model_option(
+@model_option("Model", default="builtin")
+@click.option(
     "--tile-size",
+    cls=Option,
+    section="Model",
     type=click.IntRange(min=1),
     metavar="PX",
     help="Side of a tile.  [default: the model's]",
 )
-@input_option(
-    "--resolution",
-    type=NumberOr("auto", "native"),
-    default="auto",
-    metavar="auto|native|M",
-    help="As in `geoseg segment`.  [default: auto]",
-)
-@input_option(
-    "--bands",
-    type=Numbers(int),
-    metavar="LIST",
-    help="Bands in the model's order, from 1: 4,3,2.",
-)
-@input_option(
-    "--scale", type=float, metavar="DN", help="Digital number that means 1.0."
-)
-@input_option(
-    "--nodata",
-    type=float,
-    metavar="NUMBER|nan",
-    help="Value of pixels without data.  [default: the scene's]",
-)
+@reading_options("Reading the scene", default_resolution="auto")
 @what_option(
     "--token",
     default="patch",

@@ -11,7 +11,6 @@ import click
 from geoseg.cli.options import (
     INTERRUPTED,
     Command,
-    NumberOr,
     Numbers,
     Option,
     configuration_options,
@@ -19,6 +18,12 @@ from geoseg.cli.options import (
     polygon_options,
     set_up_messages,
     verbosity_of,
+)
+from geoseg.cli.run_options import (
+    cluster_options,
+    device_option,
+    model_option,
+    reading_options,
 )
 from geoseg.types import BlendSpace, BlendWindow, Codec, Dtype, OnError
 
@@ -51,11 +56,10 @@ OUT/report.json and report.html say what became of each scene; meanwhile
 `geoseg status OUT` tells how far the run is.
 """
 
-model_option = partial(click.option, cls=Option, section="Model")
+running_option = partial(click.option, cls=Option, section="Model")
 tiling_option = partial(click.option, cls=Option, section="Tiling and blending")
 found_option = partial(click.option, cls=Option, section="Finding scenes")
 input_option = partial(click.option, cls=Option, section="Reading scenes")
-cluster_option = partial(click.option, cls=Option, section="Where it runs")
 output_option = partial(click.option, cls=Option, section="Results")
 
 
@@ -100,28 +104,20 @@ output_option = partial(click.option, cls=Option, section="Results")
     "  [default: skip]",
 )
 @polygon_options("  [default: 0]")
-@model_option(
-    "--model",
-    metavar="NAME|DIR|CKPT|HUB_ID",
-    help="'builtin', a folder or a Hugging Face id of a semantic or universal "
-    "segmentation checkpoint with safetensors, or a .ckpt of geoseg train."
-    "  [default: builtin]",
-)
-@model_option(
-    "--device", metavar="NAME", help="auto, cpu, cuda or cuda:1.  [default: auto]"
-)
-@model_option(
+@model_option("Model")
+@device_option("Model")
+@running_option(
     "--dtype",
     type=click.Choice(get_args(Dtype)),
     help="Arithmetic; auto is bfloat16 on CUDA, float32 on CPU.  [default: auto]",
 )
-@model_option(
+@running_option(
     "--batch-size",
     type=click.IntRange(min=1),
     metavar="N",
     help="Tiles a forward pass.  [default: 8 on CUDA, 1 on CPU]",
 )
-@model_option(
+@running_option(
     "--tta/--no-tta",
     default=None,
     help="Average each tile's logits over its flips: left to right, top to bottom, and "
@@ -181,33 +177,7 @@ output_option = partial(click.option, cls=Option, section="Results")
     "time of change or ETag: what was only touched or copied anew is not made again. "
     "Give it from the first call on.  [default: no-verify]",
 )
-@input_option(
-    "--resolution",
-    type=NumberOr("auto", "native"),
-    metavar="auto|native|METRES",
-    help="Ground resolution to run at. auto resamples a scene more than 1.5 times "
-    "finer than the model's resolution to it; native never does.  [default: auto]",
-)
-@input_option(
-    "--bands",
-    type=Numbers(int),
-    metavar="4,3,2",
-    help="Bands of the file in the model's order, counted from 1.  [default: all, if "
-    "their number is the model's]",
-)
-@input_option(
-    "--scale",
-    type=float,
-    metavar="NUMBER",
-    help="Digital number that means 1.0, such as 10000 for reflectance times 10000."
-    "  [default: as the model declares for the dtype]",
-)
-@input_option(
-    "--nodata",
-    type=float,
-    metavar="NUMBER|nan",
-    help="Value of pixels without data.  [default: the file's]",
-)
+@reading_options("Reading scenes")
 @input_option(
     "--aoi",
     metavar="FILE",
@@ -220,29 +190,7 @@ output_option = partial(click.option, cls=Option, section="Results")
     metavar='"L,B,R,T"',
     help="The same for a box: left, bottom, right, top in the scene's CRS.",
 )
-@cluster_option(
-    "--cluster",
-    metavar="NAME",
-    help="Kind of cluster: local, slurm, spec, or another of configs/clusters; see "
-    "docs/clusters.md.  [default: local]",
-)
-@cluster_option(
-    "--workers",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Workers to start: processes on this machine, or jobs.  [default: one a GPU, "
-    "else by cores and memory]",
-)
-@cluster_option(
-    "--scheduler",
-    metavar="ADDRESS",
-    help="Dask scheduler that runs already, tcp://HOST:8786; its workers do the work.",
-)
-@cluster_option(
-    "--scheduler-file",
-    metavar="FILE",
-    help="Instead of its address: what `dask scheduler --scheduler-file FILE` writes.",
-)
+@cluster_options("Where it runs")
 @configuration_options("segment", "tiling.stride=480")
 @output_options
 @click.pass_context

@@ -18,10 +18,8 @@ from geoseg.data.labelled import LabelledSource
 from geoseg.data.survey import SceneSurvey, survey, survey_scene
 from geoseg.errors import ConfigError, GeosegWarning, SceneError
 from geoseg.grid import Grid, Window
+from geoseg.io.resolution import TOLERATED_RATIO
 from geoseg.types import OnError
-
-_FINER = 1.5
-"""How many times finer than asked for a scene is resampled: as in `geoseg segment`."""
 
 _TRIES = 8
 """Places looked at for a chip with labels."""
@@ -219,6 +217,6 @@ def chip_sampler(
 def _reduction(grid: Grid, resolution: float | None) -> float:
     """Return how many pixels of a scene become one of a chip, along an edge."""
     own = None if resolution is None else grid.ground_resolution()
-    if own is None or resolution is None or own * _FINER >= resolution:
+    if own is None or resolution is None or own * TOLERATED_RATIO >= resolution:
         return 1.0
     return resolution / own

@@ -96,12 +96,9 @@ def count_block(
         confidence: Percent, same shape; None if unknown.
         size: L and C.
     """
-    num_labels, num_predicted = size
+    num_labels, _ = size
     scored = (truth != IGNORE) & (predicted != IGNORE)
     true, guess = truth[scored].astype(np.int64), predicted[scored]
-    cells = np.bincount(
-        true * num_predicted + guess, minlength=num_labels * num_predicted
-    )
     missed = truth[(truth != IGNORE) & (predicted == IGNORE)]
     right = true == guess
     levels = np.zeros((2, LEVELS), np.int64)
@@ -110,12 +107,34 @@ def count_block(
         levels[0] = np.bincount(percent, minlength=LEVELS)
         levels[1] = np.bincount(percent[right], minlength=LEVELS)
     return SceneCounts(
-        confusion=cells.reshape(num_labels, num_predicted),
+        confusion=_count_pairs(true, guess, size),
         unpredicted=np.bincount(missed, minlength=num_labels),
         unlabelled=np.array(np.count_nonzero(truth == IGNORE), np.int64),
         border=_count_border(true, guess, [b[scored] for b in border], num_labels),
         levels=levels,
     )
+
+
+def count_confusion(
+    truth: Indices, predicted: Indices, size: tuple[int, int]
+) -> Counts:
+    """Count pixels by true (row) and predicted class (column), shape (L, C).
+
+    Args:
+        truth: True class of each pixel, below L or `IGNORE`.
+        predicted: Predicted class, same shape, below C or `IGNORE`.
+        size: L and C.
+    """
+    scored = (truth != IGNORE) & (predicted != IGNORE)
+    return _count_pairs(truth[scored].astype(np.int64), predicted[scored], size)
+
+
+def _count_pairs(true: Counts, guess: Indices, size: tuple[int, int]) -> Counts:
+    num_labels, num_predicted = size
+    cells = np.bincount(
+        true * num_predicted + guess, minlength=num_labels * num_predicted
+    )
+    return cells.reshape(num_labels, num_predicted)
 
 
 def _count_border(

@@ -40,7 +40,8 @@ def _run(run: RunResult) -> Iterator[str]:
     yield ""
     yield (
         f"Model {_text(run.model)} ({run.model_sha256[:12]}), {len(run.scores)} "
-        f"scenes, {run.counts.scored:,} labelled pixels."
+        f"{'scene' if len(run.scores) == 1 else 'scenes'}, {run.counts.scored:,} "
+        "labelled pixels."
     )
     yield ""
     yield from _table(overall_table(run))
@@ -65,7 +66,8 @@ def _confusion(run: RunResult) -> Table:
 
 def _table(table: Table) -> Iterator[str]:
     yield _row(table.titles)
-    yield _row(("---", *("---:" for _ in table.titles[1:])))
+    numbers = len(table.titles) - table.names
+    yield _row((*["---"] * table.names, *["---:"] * numbers))
     for cells in table.rows:
         yield _row(cells)
     yield ""

@@ -158,13 +158,18 @@ class Evaluation:
 
 
 def notes_of(evaluation: Evaluation) -> list[str]:
-    """Say what figures leave out, so that nobody takes them for more than they are."""
-    notes = []
+    """Say what figures leave out, so that nobody takes them for more than they are.
+
+    What holds for some of the runs only names them.
+    """
+    found: dict[str, list[str]] = {}
     for run in evaluation.runs:
         for note in _notes_of_run(run):
-            if note not in notes:
-                notes.append(note)
-    return notes
+            found.setdefault(note, []).append(run.name)
+    return [
+        note if len(names) == len(evaluation.runs) else f"{note} ({'; '.join(names)})"
+        for note, names in found.items()
+    ]
 
 
 def _notes_of_run(run: RunResult) -> list[str]:
@@ -189,8 +194,8 @@ def _notes_of_run(run: RunResult) -> list[str]:
     if missed:
         share = missed / (missed + counts.scored)
         notes.append(
-            f"{missed:,} labelled pixels ({share:.2%}) are nodata in the masks of "
-            f"{run.name}: they count in no metric"
+            f"{missed:,} labelled pixels ({share:.2%}) are nodata in the masks: they "
+            "count in no metric"
         )
     resampled = sum(score.resampled for score in run.scores.values())
     if resampled:
@@ -200,7 +205,7 @@ def _notes_of_run(run: RunResult) -> list[str]:
             "nearest to its centre"
         )
     if not run.bins:
-        notes.append(f"{run.name} has no confidence rasters, so calibration is unknown")
+        notes.append("there are no confidence rasters, so calibration is unknown")
     if run.resampling.resamples and not run.can_resample:
         notes.append(
             f"{_scenes(len(run.scores))} too few for intervals, which resample scenes; "

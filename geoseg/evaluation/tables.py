@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,12 +44,14 @@ Values = npt.NDArray[np.float64] | float
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Text in rows and columns; all but the first column are numbers."""
+    """Text in rows and columns: names first, then numbers."""
 
     titles: tuple[str, ...]
     """Names of the columns."""
     rows: tuple[tuple[str, ...], ...]
     """Cells."""
+    names: int = 1
+    """Columns that hold names, not numbers."""
 
 
 def class_table(run: RunResult, *, brief: bool = False) -> Table:
@@ -86,7 +88,11 @@ def class_table(run: RunResult, *, brief: bool = False) -> Table:
 
 
 def comparison_table(evaluation: Evaluation) -> Table:
-    """Return a row a run, with the difference of mIoU to the first."""
+    """Return a row a run, with the difference of mIoU to the first.
+
+    Runs are told by what was compared, a column a setting, or by their names.
+    """
+    keys = tuple(evaluation.runs[0].settings)
     rows = []
     gaps = [None, *evaluation.differences]
     for run, gap in zip(evaluation.runs, gaps, strict=True):
@@ -95,9 +101,17 @@ def comparison_table(evaluation: Evaluation) -> Table:
             ends = None if gap.intervals is None else gap.intervals["mean_iou"]
             told = _signed(gap.metrics.mean_iou, ends)
         cells = [figure(getattr(run.metrics, name), name) for name in OVERALL]
-        rows.append((run.name, *cells, told))
+        names = [run.settings[key] for key in keys] or [run.name]
+        rows.append((*names, *cells, told))
+    heads = _short(keys) or ("run",)
     titles = [TITLES[name] for name in OVERALL]
-    return Table(("run", *titles, "mIoU less the first's"), tuple(rows))
+    return Table((*heads, *titles, "mIoU vs first"), tuple(rows), len(heads))
+
+
+def _short(keys: Sequence[str]) -> tuple[str, ...]:
+    """Return several keys without their sections, where that tells them apart."""
+    names = tuple(key.rpartition(".")[2] for key in keys)
+    return names if 1 < len(set(names)) == len(keys) else tuple(keys)
 
 
 def overall_table(run: RunResult) -> Table:

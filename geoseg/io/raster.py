@@ -15,7 +15,7 @@ import numpy.typing as npt
 import shapely
 from rasterio.io import DatasetReader
 
-from geoseg.errors import GeosegWarning, SceneError
+from geoseg.errors import SceneError, UnlocatedWarning
 from geoseg.grid import Grid, Window
 from geoseg.io.aoi import Box, area_of_interest, in_pixels, inside_mask, region_of
 from geoseg.io.gdal import (
@@ -264,7 +264,7 @@ def _warn_unlocated(dataset: DatasetReader) -> None:
     warnings.warn(
         f"{dataset.name} has no CRS or no transform, so it runs at its own "
         f"resolution and areas are in pixels; {locating_hint(dataset)}",
-        GeosegWarning,
+        UnlocatedWarning,
         stacklevel=4,
     )
 

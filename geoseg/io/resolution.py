@@ -13,7 +13,7 @@ from geoseg.types import ModelSpec
 Resolution = Literal["auto", "native"] | float
 """Ground resolution to run at: by the model's, the scene's own, or metres a pixel."""
 
-_TOLERATED_RATIO = 1.5
+TOLERATED_RATIO = 1.5
 """How far scene and model resolution may differ before one of them gives way."""
 
 _MOST_ENLARGED = 8
@@ -63,7 +63,7 @@ def processed_grid(
             "metres; give it a CRS, or pass --resolution native"
         )
     ratio = wanted / ground
-    if resolution == "auto" and ratio < 1 / _TOLERATED_RATIO:
+    if resolution == "auto" and ratio < 1 / TOLERATED_RATIO:
         warnings.warn(
             f"{name} has pixels of {ground:.3g} m and model {spec.name} was trained on "
             f"{wanted:.3g} m: results may be poor; use a finer image, or pass "
@@ -71,7 +71,7 @@ def processed_grid(
             GeosegWarning,
             stacklevel=3,
         )
-    if resolution == "auto" and ratio <= _TOLERATED_RATIO:
+    if resolution == "auto" and ratio <= TOLERATED_RATIO:
         return source
     if ratio > max(source.shape):
         raise SceneError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict, Unpack
 
 import torch
 from torch import nn
@@ -19,79 +19,61 @@ _NORMALISATION = ("mean", "std")
 """What a folder keeps in its preprocessor's file instead, where others look for it."""
 
 
-def save_model(
-    model: nn.Module,
-    folder: Path,
-    *,
-    classes: Sequence[ClassInfo],
-    mean: Sequence[float],
-    std: Sequence[float],
-    tile_size: int,
-    resolution: float | None,
-    bands: Sequence[str] = ("red", "green", "blue"),
-    scale: dict[str, float] | None = None,
-) -> Path:
+class Declared(TypedDict):
+    """What a model declares for geoseg."""
+
+    classes: Sequence[ClassInfo]
+    """Class table in the order of the logits."""
+    mean: Sequence[float]
+    """Mean per band, 0..1."""
+    std: Sequence[float]
+    """Standard deviation per band."""
+    tile_size: int
+    """Side of the model input, pixels."""
+    resolution: float | None
+    """Ground resolution of the training data, metres per pixel."""
+    bands: NotRequired[Sequence[str]]
+    """Names of the input bands; red, green, blue if left out."""
+    scale: NotRequired[Mapping[str, float]]
+    """Per dtype the digital number that means 1.0; 8-bit imagery if left out."""
+
+
+def save_model(model: nn.Module, folder: Path, **declared: Unpack[Declared]) -> Path:
     """Save config, float16 safetensors and a preprocessor that does not resize.
 
     Args:
         model: An HF segmentation model; changed to float16 in place.
         folder: Where to write; created.
-        classes: Class table in the order of the logits.
-        mean: Mean per band, 0..1.
-        std: Standard deviation per band.
-        tile_size: Side of the model input, pixels.
-        resolution: Ground resolution of the training data, metres per pixel.
-        bands: Names of the input bands.
-        scale: Per dtype the digital number that means 1.0; 8-bit imagery by default.
+        declared: What it declares.
 
     Returns:
         `folder`.
     """
     hf: Any = model
-    declare(
-        hf,
-        classes=classes,
-        mean=mean,
-        std=std,
-        tile_size=tile_size,
-        resolution=resolution,
-        bands=bands,
-        scale=scale,
-    )
+    declare(hf, **declared)
     with quiet():
         hf.to(torch.float16).save_pretrained(folder)
     config = written_config(hf)
     for key in _NORMALISATION:
         del config[DECLARATION][key]
     _write(folder / "config.json", config)
-    _write(folder / "preprocessor_config.json", preprocessor(mean, std))
+    content = preprocessor(declared["mean"], declared["std"])
+    _write(folder / "preprocessor_config.json", content)
     return folder
 
 
-def declare(
-    model: PreTrainedModel,
-    *,
-    classes: Sequence[ClassInfo],
-    mean: Sequence[float],
-    std: Sequence[float],
-    tile_size: int,
-    resolution: float | None,
-    bands: Sequence[str] = ("red", "green", "blue"),
-    scale: Mapping[str, float] | None = None,
-) -> None:
-    """Put into a model's configuration what geoseg has to know.
-
-    The arguments are those of `save_model`, which does this too.
-    """
+def declare(model: PreTrainedModel, **declared: Unpack[Declared]) -> None:
+    """Put into a model's configuration what geoseg has to know; `save_model` does."""
+    classes = declared["classes"]
     model.config.id2label = {i: entry.name for i, entry in enumerate(classes)}
     model.config.label2id = {entry.name: i for i, entry in enumerate(classes)}
     declaration = {
-        "tile_size": tile_size,
-        "resolution": resolution,
-        "bands": list(bands),
-        "scale": dict(scale or {"uint8": 255.0}),
-        "mean": list(mean),
-        "std": list(std),
+        "tile_size": declared["tile_size"],
+        "resolution": declared["resolution"],
+        "bands": list(declared.get("bands", ("red", "green", "blue"))),
+        "scale": dict(declared.get("scale", {"uint8": 255.0})),
+        "mean": list(declared["mean"]),
+        "std": list(declared["std"]),
         "classes": [
             {"id": entry.id, "name": entry.name, "color": list(entry.color)}
             for entry in classes

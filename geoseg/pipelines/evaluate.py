@@ -131,7 +131,9 @@ def run(config: EvaluateConfig, watcher: Watcher | None = None) -> Evaluation:
         # Refused here: masks of a model without a common class may take hours.
         pair_classes(labelled.classes, known, mapping, config.leave_out)
     files = image_files(labelled.sources, config.out)
-    made = list(_masks(config, variants, tuple(files.values()), watcher))
+    # Of what was written here nobody could change the place.
+    copies = [files[one.name] for one in labelled.sources if one.path is None]
+    made = list(_masks(config, variants, tuple(files.values()), copies, watcher))
     compared = [
         _compare(config, labelled, files, one, mapping, watcher)
         for one, mapping in zip(made, mappings, strict=True)
@@ -177,6 +179,7 @@ def _masks(
     config: EvaluateConfig,
     variants: Sequence[Variant],
     files: tuple[str, ...],
+    copies: Sequence[str],
     watcher: Watcher,
 ) -> Iterator[MadeMasks]:
     """Yield the masks of each run, made first where they are not."""
@@ -196,7 +199,7 @@ def _masks(
             output=config.output,
         )
         with watcher.segmenting(variant.name, asked) as listener:
-            report = segment.run(asked, listener)
+            report = segment.run(asked, listener, unlocated=copies)
         assert report.record is not None
         sources = {scene.scene_id: scene.source for scene in report.record.scenes}
         yield MadeMasks(

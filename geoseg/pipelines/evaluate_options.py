@@ -31,6 +31,7 @@ KEYS: Mapping[str, str] = {
     "cluster": "clusters",
     "workers": "cluster.workers",
     "scheduler": "cluster.scheduler",
+    "scheduler_file": "cluster.scheduler_file",
 }
 """Key of the recipe that each option sets; `data`, `clusters` choose from configs/."""
 

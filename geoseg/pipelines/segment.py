@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -182,12 +183,19 @@ class SegmentConfig:
     output: OutputConfig = field(default_factory=OutputConfig)
 
 
-def run(config: SegmentConfig, listener: Listener | None = None) -> RunReport:
+def run(
+    config: SegmentConfig,
+    listener: Listener | None = None,
+    *,
+    unlocated: Collection[str] = (),
+) -> RunReport:
     """Segment scenes; returns when all are whole or have failed.
 
     Args:
         config: The resolved configuration.
         listener: Told of progress.
+        unlocated: Paths of scenes that are known to have no place on the Earth: nobody
+            is told of it.
 
     Returns:
         Results and failures of all scenes.
@@ -218,7 +226,9 @@ def run(config: SegmentConfig, listener: Listener | None = None) -> RunReport:
             vrt = directory.mosaic(scene_id, describe_sheets(mosaic))
             files = [SceneFile(str(vrt), scene_id)]
         with RunLog(directory, files, root, spec, Path(model.folder), listener) as log:
-            plan = Plan(config, spec, model, stride, directory, log, unreachable)
+            plan = Plan(
+                config, spec, model, stride, directory, log, unreachable, unlocated
+            )
             run_plan(plan, files, log)
         return log.report()
 

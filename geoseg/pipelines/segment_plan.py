@@ -7,7 +7,7 @@ import logging
 import os
 import stat
 import warnings
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any
 from geoseg import __version__
 from geoseg.archive import RunDirectory, scene_key
 from geoseg.discovery import SceneFile
-from geoseg.errors import GeosegError, GeosegWarning, SceneError, UsageError
+from geoseg.errors import (
+    GeosegError,
+    GeosegWarning,
+    SceneError,
+    UnlocatedWarning,
+    UsageError,
+)
 from geoseg.finish import SceneResult
 from geoseg.graph import SceneJob, store_area
 from geoseg.identity import input_content, input_state
@@ -62,6 +68,7 @@ class Plan:
         directory: Where results are.
         listener: Told of each scene that is left to do.
         unreachable: Id and reason of scenes that need not be tried.
+        unlocated: Paths of scenes that are known to have no place on the Earth.
     """
 
     def __init__(
@@ -73,10 +80,12 @@ class Plan:
         directory: RunDirectory,
         listener: Listener,
         unreachable: Mapping[str, str] = MappingProxyType({}),
+        unlocated: Collection[str] = (),
     ) -> None:
         self.config, self._spec, self.model = config, spec, model
         self._directory, self._listener = directory, listener
         self._stride, self._unreachable = stride, unreachable
+        self._unlocated = frozenset(unlocated)
         self._collection = directory.collection_id()
         wanted = map(str, config.output.exclude)
         self._excluded = frozenset(excluded_ids(spec.classes, wanted))
@@ -230,7 +239,10 @@ class Plan:
             warnings.simplefilter("always", GeosegWarning)
             scene = _open_scene(file, self._spec, self.config)
         for warning in caught:
-            if issubclass(warning.category, GeosegWarning):
+            known = file.path in self._unlocated and issubclass(
+                warning.category, UnlocatedWarning
+            )
+            if issubclass(warning.category, GeosegWarning) and not known:
                 self._listener.note(str(warning.message))
         return scene
 

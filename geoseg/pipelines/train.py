@@ -21,7 +21,7 @@ from geoseg.data.sources import Split, open_split
 from geoseg.errors import OutputError
 from geoseg.io.atomic import atomic_path
 from geoseg.io.lock import exclusive
-from geoseg.models.export import declare, save_model
+from geoseg.models.export import Declared, declare, save_model
 from geoseg.models.fine_tune import start_from
 from geoseg.models.registry import patch_size
 from geoseg.models.segmenter import build_mask2former
@@ -156,16 +156,7 @@ def _declare(
     for size in (config.chips.size, config.train.final_chip_size, config.tile_size):
         check_tile_size(size, patch)
     data = config.data
-    declare(
-        model,
-        classes=data.table.infos,
-        bands=_bands(data),
-        scale=_scale(data),
-        mean=data.mean,
-        std=data.std,
-        tile_size=config.tile_size,
-        resolution=data.resolution,
-    )
+    declare(model, **_declared(config))
     return ModelSpec(
         name=config.out.name,
         tile_size=config.tile_size,
@@ -178,6 +169,19 @@ def _declare(
         resolution=data.resolution,
         weights_sha256="",
     )
+
+
+def _declared(config: TrainConfig) -> Declared:
+    data = config.data
+    return {
+        "classes": data.table.infos,
+        "bands": _bands(data),
+        "scale": _scale(data),
+        "mean": data.mean,
+        "std": data.std,
+        "tile_size": config.tile_size,
+        "resolution": data.resolution,
+    }
 
 
 def _bands(data: DataConfig) -> tuple[str, ...]:
@@ -222,17 +226,7 @@ def _write_model(
     # from the checkpoint, so an older folder may go first.
     folder, unfinished = config.out / "model", config.out / ".model"
     shutil.rmtree(unfinished, ignore_errors=True)
-    save_model(
-        model,
-        unfinished,
-        classes=config.data.table.infos,
-        bands=_bands(config.data),
-        scale=_scale(config.data),
-        mean=config.data.mean,
-        std=config.data.std,
-        tile_size=config.tile_size,
-        resolution=config.data.resolution,
-    )
+    save_model(model, unfinished, **_declared(config))
     (unfinished / "README.md").write_text(card)
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,18 +16,16 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from geoseg.blending import blend_classes
-from geoseg.data.labelled import IGNORE, LabelledScene, LabelledSource
+from geoseg.data.labelled import LabelledScene, LabelledSource
+from geoseg.evaluation.counts import Counts, Indices, SceneCounts, count_confusion
+from geoseg.evaluation.metrics import measure
 from geoseg.grid import Grid, Window
 from geoseg.inference import Predictor, PredictorConfig, TileInput
+from geoseg.io.resolution import TOLERATED_RATIO
 from geoseg.tiling import TileGrid, default_stride
 from geoseg.training.checkpoints import BEST
 from geoseg.training.progress import Score
 from geoseg.types import ModelSpec
-
-ClassIndices = npt.NDArray[np.uint8]
-
-FINER = 1.5
-"""How many times finer than the model's a scene is resampled: as `geoseg segment`."""
 
 _GAIN = 1e-6
 """Least gain of mIoU that counts as one."""
@@ -47,9 +45,9 @@ class View:
     """The scene's."""
     image: npt.NDArray[np.float32]
     """(C, height, width), 0..1."""
-    labels: ClassIndices
+    labels: Indices
     """(height, width), `IGNORE` where unlabelled."""
-    predicted: ClassIndices
+    predicted: Indices
     """(height, width)."""
 
 
@@ -66,7 +64,7 @@ Looked = Callable[[int, View], None]
 
 def predict_region(
     predictor: Predictor, scene: LabelledSource, region: Window, stride: int
-) -> tuple[npt.NDArray[np.generic], ClassIndices, ClassIndices]:
+) -> tuple[npt.NDArray[np.generic], Indices, Indices]:
     """Predict a part of a scene as `geoseg segment` does the whole of it.
 
     Args:
@@ -108,7 +106,7 @@ def predict_region(
 def at_resolution(scene: LabelledSource, resolution: float) -> LabelledSource:
     """Resample a scene that is much finer than wanted, as `geoseg segment` does."""
     own = scene.grid.ground_resolution()
-    if own is None or own * FINER >= resolution:
+    if own is None or own * TOLERATED_RATIO >= resolution:
         return scene
     image, labels = scene.read(scene.grid.whole)
     side = [max(1, round(length * own / resolution)) for length in labels.shape]
@@ -129,27 +127,15 @@ def _regions(grid: Grid) -> Iterator[Window]:
             yield Window(row, col, height, min(_REGION, grid.width - col))
 
 
-def count_confusion(
-    truth: ClassIndices, predicted: ClassIndices, num_classes: int
-) -> npt.NDArray[np.int64]:
-    """Count pixels by true class (rows) and predicted class (columns), (K, K)."""
-    labelled = truth != IGNORE
-    pairs = truth[labelled].astype(np.int64) * num_classes + predicted[labelled]
-    counts = np.bincount(pairs, minlength=num_classes**2)
-    return counts.reshape(num_classes, num_classes).astype(np.int64)
-
-
-def score_of(confusion: npt.NDArray[np.int64], step: int) -> Score:
+def score_of(confusion: Counts, step: int) -> Score:
     """Turn a confusion matrix, (K, K), into a score."""
-    hits = np.diagonal(confusion).astype(np.float64)
-    union = confusion.sum(0) + confusion.sum(1) - hits
-    iou = np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
-    known = iou[~np.isnan(iou)]
+    nothing = SceneCounts.zeros(*confusion.shape)
+    found = measure(replace(nothing, confusion=confusion))
     return Score(
         step=step,
-        miou=float(known.mean()) if known.size else 0.0,
-        iou=tuple(iou.tolist()),
-        accuracy=float(hits.sum() / max(confusion.sum(), 1)),
+        miou=float(np.nan_to_num(found.mean_iou)),
+        iou=tuple(found.iou.tolist()),
+        accuracy=float(np.nan_to_num(found.accuracy)),
     )
 
 
@@ -187,6 +173,7 @@ class Validation(Callback):
         self.seen, self.looked = seen, looked
         self.best: dict[str, Any] = {"step": 0, "miou": -1.0}
         self.misses = 0
+        self._size = (len(spec.classes), len(spec.classes))
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run has to know."""
@@ -219,7 +206,7 @@ class Validation(Callback):
         trainer.should_stop = trainer.should_stop or self.stopped
 
     def _score(self, trainer: Trainer, average: nn.Module) -> Score:
-        step, classes = trainer.global_step, len(self.spec.classes)
+        step = trainer.global_step
         config = PredictorConfig(
             folder="",
             sha256="",
@@ -229,7 +216,7 @@ class Validation(Callback):
         )
         predictor = Predictor(average, self.spec, config)
         stride = default_stride(self.spec.tile_size, self.spec.patch_size)
-        confusion = np.zeros((classes, classes), np.int64)
+        confusion = np.zeros(self._size, np.int64)
         # Devices share the scenes.
         for scene in self.scenes[trainer.global_rank :: trainer.world_size]:
             confusion += self._score_scene(predictor, scene, step, stride)
@@ -241,14 +228,13 @@ class Validation(Callback):
 
     def _score_scene(
         self, predictor: Predictor, scene: LabelledSource, step: int, stride: int
-    ) -> npt.NDArray[np.int64]:
-        classes = len(self.spec.classes)
-        confusion = np.zeros((classes, classes), np.int64)
+    ) -> Counts:
+        confusion = np.zeros(self._size, np.int64)
         if self.spec.resolution is not None:
             scene = at_resolution(scene, self.spec.resolution)
         for number, region in enumerate(_regions(scene.grid)):
             image, labels, predicted = predict_region(predictor, scene, region, stride)
-            confusion += count_confusion(labels, predicted, classes)
+            confusion += count_confusion(labels, predicted, self._size)
             if number == 0:
                 # Every so many pixels: class colours must not mix.
                 every = -(-max(labels.shape) // _PICTURE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,17 @@ from labelled_scenes import CLASSES
 
 from geoseg.data.labelled import LabelledScene
 from geoseg.evaluation.counts import SceneCounts
+from geoseg.evaluation.markdown import markdown
 from geoseg.evaluation.matching import pair_classes
-from geoseg.evaluation.results import Evaluation, Failure, Resampling, RunResult
+from geoseg.evaluation.results import (
+    Evaluation,
+    Failure,
+    Resampling,
+    RunResult,
+    notes_of,
+)
 from geoseg.evaluation.scene import SceneMasks, SceneScore
+from geoseg.evaluation.tables import comparison_table
 from geoseg.pipelines.evaluate import EvaluateConfig, Watcher
 from geoseg.types import ClassInfo
 
@@ -70,7 +79,7 @@ def test_options_become_keys(configs: list[EvaluateConfig]) -> None:
     flags += ["--map", "roof=building", "--map", "a = b", "--leave-out", "sea"]
     flags += ["--compare", "tiling.overlap=0,96", "--compare", "model.tta=false,true"]
     flags += ["--border", "7", "--worst", "3", "--model", "m", "--workers", "2"]
-    flags += ["--set", "resampling.seed=5"]
+    flags += ["--scheduler-file", "s.json", "--set", "resampling.seed=5"]
     assert geoseg("evaluate", "here", "-o", "out", *flags).exit_code == 0
     [config] = configs
     assert (config.data["root"], config.data["labels"]) == ("here", "m/{stem}.png")
@@ -80,6 +89,7 @@ def test_options_become_keys(configs: list[EvaluateConfig]) -> None:
     assert config.compare == ("tiling.overlap=0,96", "model.tta=false,true")
     assert (config.scoring.border, config.scoring.worst) == (7, 3)
     assert (config.model.path, config.cluster.workers) == ("m", 2)
+    assert str(config.cluster.scheduler_file) == "s.json"
     assert config.resampling.seed == 5
     assert not config.output.polygons
 
@@ -111,6 +121,42 @@ def test_a_comparison_has_a_row_a_run_and_failures_end_with_1(
     assert "overlap=96" in done.stdout
     assert "-0.067" in done.stdout
     assert "Left out: south: it is broken" in done.stderr
+
+
+def test_settings_that_are_compared_have_a_column_each() -> None:
+    values = (("0", "false"), ("0", "true"), ("96", "true"))
+    runs = [
+        replace(
+            result(f"{overlap} {flips}", 90 - number),
+            settings={"tiling.overlap": overlap, "model.tta": flips},
+        )
+        for number, (overlap, flips) in enumerate(values)
+    ]
+    table = comparison_table(Evaluation("made", tuple(runs)))
+    assert table.titles[:3] == ("overlap", "tta", "mIoU")
+    assert tuple(row[:2] for row in table.rows) == values
+    assert table.names == 2
+    text = markdown(Evaluation("made", tuple(runs)))
+    assert "| overlap | tta | mIoU |" in text
+    assert "| --- | --- | ---: |" in text
+    assert "(000000000000), 1 scene, " in text
+    # Alone, a key is told in full.
+    same = [replace(run, settings={"model.path": run.name}) for run in runs[:2]]
+    assert comparison_table(Evaluation("made", tuple(same))).titles[0] == "model.path"
+
+
+def test_notes_name_the_runs_that_they_do_not_all_hold_for() -> None:
+    runs = [result(name, 80) for name in ("one", "two", "three")]
+    for run in runs[1:]:
+        run.scores["north"].counts.unpredicted[0] = 3
+    found = notes_of(Evaluation("made", tuple(runs)))
+    assert found == [
+        "there are no confidence rasters, so calibration is unknown",
+        "1 scene is too few for intervals, which resample scenes; they are given from "
+        "10 on",
+        "3 labelled pixels (1.14%) are nodata in the masks: they count in no metric "
+        "(two; three)",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from geoseg.errors import ConfigError, OutputError, TilingError
 from geoseg.inference import Predictor, PredictorConfig, TileInput
 from geoseg.models import find_model, load_model, read_spec
 from geoseg.pipelines.train import TrainConfig, run
+from geoseg.training.fit import Outcome, fit
 from geoseg.training.progress import Listener
 
 
@@ -136,6 +137,9 @@ def test_a_run_keeps_its_configuration_and_no_other_goes_on_with_it(
     )
     with pytest.raises(ConfigError, match=r"begun with .*data\.classes is .*, was "):
         run(other)
+    seeded = dataclasses.replace(config.train, seed=1)
+    with pytest.raises(ConfigError, match=r"\(train\.seed is 1, was 0\)"):
+        run(dataclasses.replace(config, train=seeded))
     assert (folder / "config.json").read_text() == names
     # The data may have moved.
     moved = tmp_path / "moved"
@@ -155,11 +159,23 @@ def test_two_trainings_in_one_folder_are_refused(tmp_path: Path) -> None:
     run(config, Another())
 
 
-def test_the_best_step_ships_with_a_card_that_tells_how(tmp_path: Path) -> None:
+def test_the_best_step_ships_with_a_card_that_tells_how(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[set[str], set[str]]] = []
+
+    def watched(module: Any, folder: Path, **options: Any) -> Outcome:  # noqa: ANN401
+        parts = module.source.scenes, options["validation"].scenes
+        one, other = ({scene.name for scene in part} for part in parts)
+        seen.append((one, other))
+        return fit(module, folder, **options)
+
+    monkeypatch.setattr("geoseg.pipelines.train.fit", watched)
     changes = {"split": {"train": ["one", "two"], "validation": ["unseen"]}}
     config = configuration(tmp_path, **changes)
     trained = run(config)
     outcome = trained.outcome
+    assert seen == [({"one", "two"}, {"unseen"})]
     assert outcome.best_step in (2, 3)
     card = (trained.folder / "README.md").read_text()
     assert f"step {outcome.best_step}, the best by mIoU" in card

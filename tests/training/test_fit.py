@@ -12,10 +12,11 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import Tensor
+from torch import Tensor, nn
 from training_runs import CLASSES, TILE, make_module, train
 
 from geoseg.errors import ConfigError, FileOutputError, TrainingError
+from geoseg.inference import Predictor
 from geoseg.training.checkpoints import AtomicCheckpointIO
 from geoseg.training.fit import _memory_errors, make_trainer, uses_cuda
 from geoseg.training.module import SegmentationModule
@@ -105,9 +106,17 @@ def test_best_weights_ship_and_training_ends_when_nothing_gets_better(
         "geoseg.training.validation.score_of",
         lambda _, step: Score(step, next(rising), (0.1,) * 3, 0.5),
     )
+    scored: list[nn.Module] = []
+
+    def watched(model: nn.Module, *arguments: Any) -> Predictor:  # noqa: ANN401
+        scored.append(model)
+        return Predictor(model, *arguments)
+
+    monkeypatch.setattr("geoseg.training.validation.Predictor", watched)
     heard = Heard()
     module = make_module(steps=10, validate_every=1, patience=2)
     outcome = train(module, tmp_path, validate=True, listener=heard)
+    assert scored == [module.average] * 4  # what would ship
     assert heard.scores == [(1, True), (2, True), (3, False), (4, False)]
     assert (outcome.steps, outcome.best_step, outcome.best_miou) == (4, 2, 0.5)
     best = torch.load(tmp_path / "best.ckpt", weights_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from training_runs import gradients, hold_norms, made_model, make_module, train
 from geoseg.errors import ConfigError, TrainingError
 from geoseg.models import ViTAdapterBackbone
 from geoseg.training.average import start_average, update_average
-from geoseg.training.batches import StepBatches
+from geoseg.training.batches import StepBatches, model_seed, sample_seed
 from geoseg.training.config import LoopConfig
 from geoseg.training.fit import make_trainer
 from geoseg.training.module import SegmentationModule
@@ -119,6 +120,29 @@ def test_forward_passes_of_few_chips_give_the_same_gradients(
         torch.testing.assert_close(others[name], gradient, rtol=1e-4, atol=1e-5)
 
 
+def test_every_draw_follows_seed_step_and_chip(tmp_path: Path) -> None:
+    seen: list[tuple[int, list[int]]] = []
+    images = []
+    for seed in (0, 5):
+        module = make_module(seed=seed, batch_size=4, micro_batch_size=1)
+        module.loss.register_forward_pre_hook(
+            lambda _, given: seen.append((torch.initial_seed(), given[3]))
+        )
+        attach(module, tmp_path)
+        batch = StepBatches(module.source, module.config, 48, 1, 2)[1]
+        images.append(batch.images)
+        module.backward_all(batch)
+    assert seen == [
+        (model_seed(seed, 1), [sample_seed(seed, 1, chip)])
+        for seed in (0, 5)
+        for chip in (2, 3)
+    ]
+    assert not torch.equal(*images)
+    several = {sample_seed(*key) for key in itertools.product(range(3), repeat=3)}
+    several |= {model_seed(*key) for key in itertools.product(range(3), repeat=2)}
+    assert len(several) == 27 + 9
+
+
 def test_ranks_share_the_chips_of_one_process() -> None:
     module = make_module(batch_size=4)
     whole = StepBatches(module.source, module.config, 48)[0]
@@ -155,7 +179,8 @@ def test_the_average_follows_weights_and_norms_step_by_step(tmp_path: Path) -> N
 
 def test_the_average_shares_what_is_frozen() -> None:
     model = made_model(frozen=True)
-    average = start_average(model)
+    average = start_average(model.train())
+    assert not any(part.training for part in average.modules())
     pairs = zip(average.parameters(), model.parameters(), strict=True)
     assert {(a is b, b.requires_grad) for a, b in pairs} == {
         (True, False),

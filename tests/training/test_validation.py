@@ -19,13 +19,13 @@ from training_runs import SPEC, TILE, made_model, made_scene
 
 import geoseg
 from geoseg.data.labelled import IGNORE, LabelledScene
+from geoseg.evaluation.counts import count_confusion
 from geoseg.grid import Grid, Window
 from geoseg.inference import Predictor, PredictorConfig
 from geoseg.models import load_model, read_spec
 from geoseg.tiling import default_stride
 from geoseg.training.validation import (
     at_resolution,
-    count_confusion,
     predict_region,
     score_of,
 )
@@ -36,7 +36,7 @@ def test_confusion_and_score_are_those_of_torchmetrics() -> None:
     truth = rng.integers(0, 4, (50, 40)).astype(np.uint8)
     predicted = np.where(rng.random((50, 40)) < 0.6, truth, 2).astype(np.uint8)
     truth[:9] = IGNORE
-    counts = count_confusion(truth, predicted, 4)
+    counts = count_confusion(truth, predicted, (4, 4))
     tensors = torch.from_numpy(predicted).long(), torch.from_numpy(truth).long()
     wanted = multiclass_confusion_matrix(*tensors, num_classes=4, ignore_index=IGNORE)
     assert counts.tolist() == wanted.tolist()

@@ -1,0 +1,89 @@
+"""Which labelled scenes are evaluated on, how they are read, and copies of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import labelled_scenes
+import numpy as np
+import pytest
+import rasterio
+from labelled_rasters import draw, write_scene
+from stubs import save_stub
+
+from geoseg.data.labelled import LabelledScene
+from geoseg.pipelines.evaluate import EvaluateConfig, Watcher, run
+from geoseg.pipelines.evaluate_scenes import image_files, open_labelled
+from geoseg.pipelines.segment import InputConfig, ModelConfig, SegmentConfig
+from geoseg.types import EvaluatedPart
+
+CLASSES = [
+    {"id": n, "name": f"class {n}", "color": color, "mask": [color]}
+    for n, color in enumerate(labelled_scenes.COLORS, 1)
+]
+
+
+@pytest.mark.parametrize(
+    ("part", "parts", "found"),
+    [
+        ("auto", ("train", "validation", "test"), "test"),
+        ("auto", ("train", "validation"), "validation"),
+        ("auto", ("train",), "train"),
+        ("validation", ("train", "validation", "test"), "validation"),
+    ],
+)
+def test_what_was_held_out_goes_first(
+    tmp_path: Path, part: EvaluatedPart, parts: tuple[str, ...], found: str
+) -> None:
+    root = labelled_scenes.write(tmp_path / "scenes", ["train", "validation", "test"])
+    data: dict[str, Any] = {"root": str(root), "layout": "parts", "classes": CLASSES}
+    data |= {"ignore": ["#000000"], "split": {name: [name] for name in parts}}
+    labelled = open_labelled(data, part, [], lambda _: None)
+    assert [scene.name for scene in labelled.sources] == [found]
+    assert labelled.title == f"scenes ({found})"
+
+
+def test_images_that_lie_in_no_file_are_written_once_and_anew_when_they_change(
+    tmp_path: Path,
+) -> None:
+    image, labels = labelled_scenes.draw(60, 70)
+    scene = LabelledScene("a/b", image, labels)
+    [path] = map(Path, image_files([scene], tmp_path).values())
+    with rasterio.open(path) as file:
+        np.testing.assert_array_equal(file.read(), image)
+    before = path.stat()
+    assert image_files([scene], tmp_path) == {"a/b": str(path)}
+    assert path.stat() == before
+    changed = image.copy()
+    changed[2, 59, 69] ^= 1
+    image_files([LabelledScene("a/b", changed, labels)], tmp_path)
+    with rasterio.open(path) as file:
+        np.testing.assert_array_equal(file.read(), changed)
+
+
+class Asked(Exception):
+    """Ends an evaluation where masks would be made."""
+
+
+class Asking(Watcher):
+    """Keeps how masks would be made."""
+
+    def segmenting(self, name: str, config: SegmentConfig) -> Any:  # noqa: ANN401
+        raise Asked(config.input)
+
+
+def test_images_are_read_as_data_says_where_input_says_nothing(tmp_path: Path) -> None:
+    root = tmp_path / "scenes"
+    write_scene(root, "north", *draw(0))
+    model = save_stub(tmp_path / "model", kind="levels")
+    config = EvaluateConfig(
+        tmp_path / "out",
+        {"root": str(root), "ignore": [0], "bands": [3, 2, 1], "scale": 200.0},
+        model=ModelConfig(str(model), device="cpu"),
+        input=InputConfig(resolution="native", scale=100.0),
+    )
+    with pytest.raises(Asked) as asked:
+        run(config, Asking())
+    wanted = InputConfig(resolution="native", bands=(3, 2, 1), scale=100.0)
+    assert asked.value.args == (wanted,)
