@@ -39,6 +39,11 @@ PIPELINES = {
         name: Pipeline("geoseg.pipelines.train", "TrainConfig", ["data.root=somewhere"])
         for name in ("train-builtin", "train-loveda")
     },
+    "refine-builtin": Pipeline(
+        "geoseg.pipelines.train",
+        "TrainConfig",
+        ["data.root=somewhere", "start_from=model"],
+    ),
 }
 # Which pipeline takes the parts of a group, how they are chosen, what they ask for.
 GROUPS: dict[str, tuple[str, str, list[str]]] = {
