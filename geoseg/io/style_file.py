@@ -10,6 +10,9 @@ from geoseg.io.atomic import atomic_path
 _MARK = "\n<!-- Made by geoseg, which replaces it for as long as it is unchanged: "
 """Begins the last line of a style's file; the digest of what is above follows."""
 
+_SHARING = (".tif", ".vrt", ".fgb", ".parquet")
+"""Files of one name that open with one style."""
+
 
 def style_beside(path: Path) -> Path:
     """Return where QGIS looks for the style of a file."""
@@ -47,6 +50,16 @@ def is_users_style(style: Path) -> bool:
         return True
 
 
+def serves_raster(style: Path) -> bool:
+    """Tell whether a style of geoseg is that of a raster of the same name, as well."""
+    if is_users_style(style) or not style.exists():
+        return False
+    rasters = (style.with_suffix(suffix) for suffix in (".tif", ".vrt"))
+    return "<rasterrenderer" in style.read_text(encoding="utf-8") and any(
+        raster.exists() for raster in rasters
+    )
+
+
 def write_style(path: Path, qml: str) -> None:
     """Write the style that a file opens with; one that is a user's is left alone.
 
@@ -60,9 +73,10 @@ def write_style(path: Path, qml: str) -> None:
 
 
 def remove_style(path: Path) -> None:
-    """Remove the style of a file that is gone, unless it is a user's."""
+    """Remove the style of a file that is gone, unless a user or another file has it."""
     style = style_beside(path)
-    if not is_users_style(style):
+    others = (path.with_suffix(suffix) for suffix in _SHARING)
+    if not is_users_style(style) and not any(other.exists() for other in others):
         style.unlink(missing_ok=True)
 
 

@@ -29,8 +29,13 @@ from geoseg.io.channel import run_beside
 from geoseg.io.geoparquet import write_geoparquet
 from geoseg.io.ogr import LAYER, finish_geopackage, write_ogr
 from geoseg.io.segment_table import ClassTotal, SegmentTable
-from geoseg.io.style import shared_qml
-from geoseg.io.style_file import is_users_style, marked, style_beside
+from geoseg.io.style import qml
+from geoseg.io.style_file import (
+    is_users_style,
+    marked,
+    serves_raster,
+    style_beside,
+)
 from geoseg.types import ClassInfo
 from geoseg.vectorize import PolygonBatch
 
@@ -213,7 +218,8 @@ def _style_beside(
 ) -> Iterator[None]:
     """Put a style beside a file that cannot hold one, when the block has written it."""
     style = style_path(path)
-    if style is None:
+    # What a raster opens with has all of its classes, and these may be fewer.
+    if style is None or serves_raster(style):
         yield
         return
     if is_users_style(style):
@@ -227,7 +233,7 @@ def _style_beside(
         return
     with atomic_path(style, work) as temporary:
         # Written first: on a full disk it must fail before the other file has its name.
-        temporary.write_text(marked(shared_qml(classes)), encoding="utf-8")
+        temporary.write_text(marked(qml(classes)), encoding="utf-8")
         yield
 
 

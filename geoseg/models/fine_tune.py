@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import logging
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import Mask2FormerForUniversalSegmentation
 
-from geoseg.errors import ModelError
+from geoseg.errors import GeosegWarning, ModelError
 from geoseg.models.registry import find_model, load_model, read_spec
-from geoseg.models.warm_start import LEAST_SHARE, WarmStart, compare, log_start
+from geoseg.models.warm_start import MEANING, WarmStart, compare, log_start
 
 logger = logging.getLogger(__name__)
 
 _CLASS_HEAD = "class_predictor."
 """The only parameters whose rows mean classes."""
+
+_LOSS = "criterion."
+"""Numbers of the loss, which are settings and no weights."""
+
+_ALIKE = (*MEANING, "hidden_dim", "feature_size", "mask_feature_size")
+"""What must be the same in both heads; queries and layers may be more or fewer."""
+
+_FREE = frozenset(
+    {"freeze_backbone", "dtype", "transformers_version", "architectures"}
+    | {"_name_or_path", "id2label", "label2id", "problem_type", "initializer_range"}
+    | {"attention_dropout", "hidden_dropout_prob", "drop_path_rate", "layerdrop"}
+    | {"output_attentions", "output_hidden_states", "return_dict"}
+    | {"pos_embed_shift", "pos_embed_jitter", "pos_embed_rescale", "layerscale_value"}
+)
+"""Keys of a backbone that change how it is trained and told, not what it computes."""
 
 
 def start_from(
@@ -37,8 +53,10 @@ def start_from(
         What was taken and what was not; it is logged, too.
 
     Raises:
-        ModelError: There is no such model, it is of another kind, or next to nothing of
-            it fits.
+        ModelError: There is no such model, or it is of another kind or architecture.
+
+    Warns:
+        GeosegWarning: The other model knows none of the classes.
     """
     folder = find_model(name)
     source = load_model(folder)
@@ -47,47 +65,60 @@ def start_from(
             f"{name} is a {type(source).__name__}; start_from needs a model that "
             "geoseg train has made, or another Mask2Former"
         )
-    ours = model.state_dict()
-    theirs = source.state_dict()
-    body = {key: value for key, value in ours.items() if _is_body(key)}
-    result = compare(body, theirs)
-    if result.share < LEAST_SHARE or _heads(model) != _heads(source):
+    differences = list(_differences(model.config, source.config))
+    if differences:
         raise ModelError(
-            f"{name} is of another architecture ({result.share:.0%} of this model's "
-            "weights fit); start from a model of the same preset"
+            f"start_from: {name} is of another architecture ("
+            f"{', '.join(differences[:4])}); take the preset that it was made with"
         )
+    ours, theirs = model.state_dict(), source.state_dict()
+    head = [key for key in ours if key.startswith(_CLASS_HEAD)]
+    body = {
+        key: value
+        for key, value in ours.items()
+        if not key.startswith((_CLASS_HEAD, _LOSS))
+    }
+    result = compare(body, theirs)
     for key in result.taken:
         ours[key].copy_(theirs[key])
-    known = [info.name for info in read_spec(folder).classes]
-    _copy_classes(ours, theirs, classes, known)
     log_start(result, name, "the model")
-    shared = [one for one in classes if one in known]
-    logger.info("classes that %s knows: %s", name, ", ".join(shared) or "none")
+    known = [info.name for info in read_spec(folder).classes]
+    rows = [(i, known.index(one)) for i, one in enumerate(classes) if one in known]
+    _tell_classes([classes[i] for i, _ in rows], known, name)
+    # The last row is "no object".
+    to, source_rows = zip(*rows, (len(classes), len(known)), strict=True)
+    for key in head:
+        ours[key][torch.tensor(to)] = theirs[key][torch.tensor(source_rows)]
     return result
 
 
-def _copy_classes(
-    ours: dict[str, Tensor], theirs: dict[str, Tensor], names: list[str], of: list[str]
-) -> None:
-    """Copy the class head's rows of the same names, and that of "no object"."""
-    pairs = [(i, of.index(one)) for i, one in enumerate(names) if one in of]
-    pairs.append((len(names), len(of)))
-    to, source = (torch.tensor(side) for side in zip(*pairs, strict=True))
-    for key in (key for key in ours if not _is_body(key)):
-        if ours[key].shape[1:] == theirs[key].shape[1:]:
-            ours[key][to] = theirs[key][source]
+def _tell_classes(shared: list[str], known: list[str], name: str) -> None:
+    if shared:
+        logger.info("classes that %s knows: %s", name, ", ".join(shared))
+    else:
+        warnings.warn(
+            f"start_from: {name} knows none of the classes (it has "
+            f"{', '.join(known)}), so the class head starts at random; give them the "
+            "same names if they are the same",
+            GeosegWarning,
+            stacklevel=3,
+        )
 
 
-def _is_body(key: str) -> bool:
-    return not key.startswith(_CLASS_HEAD)
-
-
-def _heads(model: Mask2FormerForUniversalSegmentation) -> tuple[object, ...]:
-    """Return what shapes do not show: the same numbers mean something else."""
-    config: Any = model.config
-    vit = getattr(config.backbone_config, "backbone_config", config.backbone_config)
-    return (
-        config.num_attention_heads,
-        getattr(config.backbone_config, "deform_num_heads", None),
-        getattr(vit, "num_attention_heads", None),
+def _differences(ours: Any, theirs: Any) -> Iterator[str]:  # noqa: ANN401
+    """Name the keys that make equal shapes mean something else."""
+    for key in _ALIKE:
+        yield from _compared(f"model.{key}", getattr(ours, key), getattr(theirs, key))
+    yield from _compared(
+        "model.backbone_config",
+        ours.backbone_config.to_dict(),
+        theirs.backbone_config.to_dict(),
     )
+
+
+def _compared(place: str, one: object, other: object) -> Iterator[str]:
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        for key in sorted((one.keys() | other.keys()) - _FREE, key=str):
+            yield from _compared(f"{place}.{key}", one.get(key), other.get(key))
+    elif one != other:
+        yield f"{place} {other} -> {one}"

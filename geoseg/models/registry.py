@@ -72,6 +72,8 @@ def find_model(name: str) -> Path:
     Raises:
         ModelError: There is no such model, or it has no safetensors weights.
     """
+    if not name.strip():
+        raise ModelError(f"the name of the model is empty; '{BUILTIN}' is ours")
     folder = builtin_folder() if name == BUILTIN else Path(name)
     if folder.is_file():
         return folder
@@ -86,7 +88,7 @@ def find_model(name: str) -> Path:
         folder = fetch(name, ["*.json", "*.safetensors"])
     if not (folder / "config.json").is_file():
         raise ModelError(
-            f"{folder} has no config.json; --model wants a Hugging Face folder, a hub "
+            f"{folder} has no config.json; a model is a Hugging Face folder, a hub "
             f"id, a {CHECKPOINT} of geoseg's training, or '{BUILTIN}'"
         )
     if not weight_files(folder):

@@ -44,7 +44,7 @@ _WIDTHS = (
 )
 """What decides the shapes of a head's parameters, the heads of attention apart."""
 
-_MEANING = ("num_attention_heads", "activation_function", "pre_norm")
+MEANING = ("num_attention_heads", "activation_function", "pre_norm")
 """What shapes do not show: the same numbers mean something else."""
 
 
@@ -81,7 +81,7 @@ def load_head(model: Mask2FormerForUniversalSegmentation, name: str) -> WarmStar
     if not folder.is_dir():
         folder = fetch(name, ["*.json", "*.safetensors"])
     source = _load(folder)
-    for key in _MEANING:
+    for key in MEANING:
         wanted, found = getattr(model.config, key), getattr(source.config, key)
         if wanted != found:
             raise ConfigError(

@@ -12,13 +12,13 @@ from affine import Affine
 from pyproj.exceptions import CRSError
 
 from geoseg import __version__
-from geoseg.errors import UsageError
+from geoseg.errors import FileOutputError, UsageError
 from geoseg.grid import Grid
 from geoseg.io.lock import is_held
 from geoseg.io.map_style import percent_qml
 from geoseg.io.merged import Segments, same_crs, write_merged
 from geoseg.io.style import shared_qml
-from geoseg.io.style_file import remove_style, write_style
+from geoseg.io.style_file import remove_style, style_beside, write_style
 from geoseg.io.virtual import Placed, is_upright, same_lattice, write_virtual
 from geoseg.layout import (
     LOCK_FILE,
@@ -244,8 +244,7 @@ def _merge_rasters(
         if not found:
             _remove(folder / name)
             continue
-        style = shared_qml(classes) if asset == "classes" else percent_qml()
-        write_style(folder / name, style)
+        _style(folder / name, classes if asset == "classes" else None)
         write_virtual(
             folder / name,
             [Placed(s.files[asset], s.grid) for s in found],
@@ -254,6 +253,16 @@ def _merge_rasters(
         )
         written.append((folder / name, f"{asset} of {_scenes(len(found))}"))
     return written
+
+
+def _style(raster: Path, classes: Sequence[ClassInfo] | None) -> None:
+    try:
+        write_style(raster, percent_qml() if classes is None else shared_qml(classes))
+    except OSError as error:
+        raise FileOutputError(
+            f"{style_beside(raster)} cannot be written: {error.strerror}; make room on "
+            "its disk, or write elsewhere with -o"
+        ) from error
 
 
 def _remove(raster: Path) -> None:

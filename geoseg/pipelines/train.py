@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,17 @@ from geoseg.data.chips import ChipConfig, chip_sampler
 from geoseg.data.config import DataConfig
 from geoseg.data.labelled import LabelledSource
 from geoseg.data.sources import Split, open_split
-from geoseg.errors import OutputError
+from geoseg.errors import ModelError, OutputError
 from geoseg.io.atomic import atomic_path
 from geoseg.io.lock import exclusive
 from geoseg.models.export import Declared, declare, save_model
 from geoseg.models.fine_tune import start_from
-from geoseg.models.registry import patch_size
+from geoseg.models.presets import HEAD, PRETRAINED
+from geoseg.models.registry import find_model, patch_size, weights_sha256
 from geoseg.models.segmenter import build_mask2former
 from geoseg.tiling import check_tile_size
 from geoseg.training.card import write_card
-from geoseg.training.checkpoints import check_folder
+from geoseg.training.checkpoints import begun_with, check_folder
 from geoseg.training.config import LoopConfig, LossConfig
 from geoseg.training.fit import Outcome, fit, is_first_process
 from geoseg.training.logs import RunLog
@@ -105,13 +106,14 @@ def _run_alone(config: TrainConfig, listener: Listener) -> Trained:
     torch.set_num_threads(config.torch_threads)
     torch.manual_seed(config.train.seed)
     classes = config.data.table.infos
-    model = build_mask2former({**config.model, "num_labels": len(classes)})
-    if config.start_from is not None:
+    begun = begun_with(config.out)
+    model = build_mask2former({**_without_start(config), "num_labels": len(classes)})
+    if config.start_from is not None and not begun:
         start_from(model, config.start_from, [info.name for info in classes])
     spec = _declare(model, config)
     data = config.data
     split = open_split(data, ("train", "validation"))
-    recipe = recipe_of(config, split)
+    recipe = recipe_of(config, split) | _start(config, begun)
     check_folder(config.out, recipe)
     if is_first_process():
         # After the checkpoint was accepted: it tells of the run that is in the folder.
@@ -184,6 +186,26 @@ def _declared(config: TrainConfig) -> Declared:
     }
 
 
+def _without_start(config: TrainConfig) -> dict[str, Any]:
+    """Leave out pretrained parts of a model whose weights are all another one's."""
+    if config.start_from is None:
+        return config.model
+    return {k: v for k, v in config.model.items() if k not in (PRETRAINED, HEAD)}
+
+
+def _start(config: TrainConfig, begun: Mapping[str, object]) -> dict[str, object]:
+    """Tell by its weights what the run starts from; its folder may move, or go."""
+    if config.start_from is None:
+        return {}
+    try:
+        weights: object = weights_sha256(find_model(config.start_from))
+    except ModelError:
+        if not begun:
+            raise
+        weights = begun.get("start_from")
+    return {"start_from": weights}
+
+
 def _bands(data: DataConfig) -> tuple[str, ...]:
     count = len(data.mean)
     if count == 3:
@@ -244,6 +266,7 @@ def recipe_of(config: TrainConfig, split: Split) -> dict[str, object]:
     free = {
         "out",
         "data.root",
+        "start_from",
         "train.checkpoint_seconds",
         "train.log_every",
         "train.workers",

@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from geoseg.config import combinations, compose, convert
-from geoseg.errors import ConfigError, TrainingError
+from geoseg.errors import ConfigError, ModelError, TrainingError
 from geoseg.io.atomic import atomic_path
+from geoseg.models.registry import find_model
 from geoseg.pipelines import train
+from geoseg.training.checkpoints import begun_with
 from geoseg.training.fit import Outcome
 from geoseg.training.progress import Listener
 
@@ -64,6 +66,7 @@ def plan_sweep(recipe: str, overrides: Sequence[str]) -> list[SweepRun]:
     Raises:
         ConfigError: Nothing varies, a combination does not fit, or one needs several
             devices.
+        ModelError: There is no model to start from.
     """
     varied = combinations(overrides)
     if varied == [()]:
@@ -79,7 +82,10 @@ def plan_sweep(recipe: str, overrides: Sequence[str]) -> list[SweepRun]:
             raise ConfigError(
                 "a sweep trains on one device; set train.devices=1, or train one by one"
             )
-        runs.append(SweepRun(settings, replace(config, out=config.out / name)))
+        config = replace(config, out=config.out / name)
+        if config.start_from is not None and not begun_with(config.out):
+            find_model(config.start_from)
+        runs.append(SweepRun(settings, config))
     return runs
 
 
@@ -101,7 +107,7 @@ def run(runs: Sequence[SweepRun], watching: Watching) -> list[SweepResult]:
             try:
                 outcome = train.run(one.config, listener).outcome
                 results.append(SweepResult(one, outcome))
-            except TrainingError as error:
+            except (ModelError, TrainingError) as error:
                 results.append(SweepResult(one, None, str(error)))
         _write_table(one.config.out.parent / TABLE, results)
     return results

@@ -9,7 +9,7 @@ from pathlib import Path
 from geoseg.errors import OutputError, UsageError
 from geoseg.io.class_raster import ClassRaster
 from geoseg.io.gdal import absolute
-from geoseg.io.style_file import is_users_style
+from geoseg.io.style_file import is_users_style, serves_raster
 from geoseg.io.vector import SUFFIXES, style_path
 
 
@@ -122,7 +122,8 @@ def _check_place(given: Path, out: Path) -> None:
 def _check_replaced(out: Path, *, overwrite: bool) -> None:
     """Refuse to replace files unasked: the polygons, and geoseg's style of them."""
     style = style_path(out)
-    replaced = [out] if style is None or is_users_style(style) else [out, style]
+    kept = style is None or is_users_style(style) or serves_raster(style)
+    replaced = [out] if kept or style is None else [out, style]
     for file in replaced:
         if file.exists() and not overwrite:
             raise OutputError(

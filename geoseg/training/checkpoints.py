@@ -104,6 +104,23 @@ def read_checkpoint(path: Path, recipe: Mapping[str, object]) -> dict[str, Any]:
     return checkpoint
 
 
+def begun_with(folder: Path) -> Mapping[str, object]:
+    """Return the recipe that a run folder's checkpoint was begun with, {} if none is.
+
+    Raises:
+        ConfigError: What is there is no checkpoint of ours.
+    """
+    path = folder / LAST
+    if not path.exists():
+        return {}
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        begun: dict[str, object] = json.loads(checkpoint[RECIPE])
+    except _FOREIGN as error:
+        raise foreign(path, error) from error
+    return begun
+
+
 def check_folder(folder: Path, recipe: Mapping[str, object]) -> None:
     """Check that a run folder is new, or holds a checkpoint of the same run.
 

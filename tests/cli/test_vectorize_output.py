@@ -14,7 +14,10 @@ from class_rasters import class_mask, rows_of, write_classes
 from commands import geoseg, refused
 from rasterio.vrt import WarpedVRT
 
+from geoseg.io.style import shared_qml
+from geoseg.io.style_file import write_style
 from geoseg.io.vector import SUFFIXES
+from geoseg.types import ClassInfo
 
 
 @pytest.fixture
@@ -56,6 +59,21 @@ def test_a_style_is_replaced_on_request_and_a_users_never(
             assert result.stderr.count("\n") == 1
             assert f"{style} is not of geoseg and is kept" in result.stderr
             assert style.read_bytes() == users
+
+
+def test_the_style_of_a_class_mask_is_for_polygons_beside_it_and_stays(
+    raster: Path, tmp_path: Path
+) -> None:
+    classes = [ClassInfo(i, f"class {i}", (i, 0, 0)) for i in range(4)]
+    write_style(raster, shared_qml(classes))
+    style = raster.with_suffix(".qml")
+    own = style.read_bytes()
+    for suffix in (".fgb", ".parquet"):
+        out = raster.with_suffix(suffix)
+        for given in ([], ["--overwrite", "--exclude", "1"]):
+            result = geoseg("vectorize", raster, "-o", out, *given)
+            assert result.exit_code == 0
+            assert style.read_bytes() == own, "a mask's legend holds all of its classes"
 
 
 def test_a_folder_in_place_of_the_style_stays(raster: Path, tmp_path: Path) -> None:

@@ -206,6 +206,7 @@ def test_one_style_is_for_polygons_and_the_raster_of_the_same_name(
     polygons, raster = tmp_path / "out.fgb", tmp_path / "out.tif"
     batch = trace_whole(mask, mask, grid.transform)
     write_mask(raster, mask, grid)
+    write_style(raster, shared_qml(CLASSES))
     write_segments(
         polygons, [batch], grid=grid, classes=CLASSES, scene_id="a", provenance={}
     )

@@ -87,6 +87,11 @@ def test_a_style_that_is_a_users_is_neither_replaced_nor_removed(
         assert style.read_text() == marked(text)
     remove_style(raster)
     assert not style.exists()
+    write_style(raster, "new")
+    (tmp_path / "classes.vrt").touch()
+    remove_style(raster)
+    assert style.exists(), "another file opens with it"
+    (tmp_path / "classes.vrt").unlink()
     style.write_text("mine")
     write_style(raster, "new")
     remove_style(raster)

@@ -24,7 +24,7 @@ from rasters import CLASSES, GRIDS, NORTH_UP, UTM
 from geoseg.errors import FileOutputError, OutputError
 from geoseg.grid import Grid
 from geoseg.io import geoparquet, segment_table, vector
-from geoseg.io.style import shared_qml
+from geoseg.io.style import qml
 from geoseg.io.style_file import marked
 from geoseg.io.vector import SUFFIXES, ClassTotal, write_segments
 from geoseg.vectorize import PolygonBatch
@@ -113,7 +113,7 @@ def test_every_format_holds_the_same(
     beside = [] if suffix == ".gpkg" else [path.with_suffix(".qml")]
     assert sorted(tmp_path.iterdir()) == sorted([path, *beside])
     for style in beside:
-        assert style.read_text(encoding="utf-8") == marked(shared_qml(CLASSES))
+        assert style.read_text(encoding="utf-8") == marked(qml(CLASSES))
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_models
 import torch
 from stubs import save_stub
 
-from geoseg.errors import ModelError
+from geoseg.errors import GeosegWarning, ModelError
+from geoseg.models import build_mask2former
 from geoseg.models.fine_tune import start_from
 
 NAMES = [info.name for info in tiny_models.CLASSES]
@@ -73,6 +76,36 @@ def test_models_of_another_kind_are_refused(tmp_path: Path) -> None:
         start_from(model, str(tmp_path), NAMES)
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
-    other = tiny_models.segmenter(seed=8, num_attention_heads=4)
-    with pytest.raises(ModelError, match="another architecture"):
-        start_from(other, str(tmp_path / "same"), NAMES)
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"num_attention_heads": 4}, "model.num_attention_heads 2 -> 4"),
+        ({"activation_function": "gelu"}, "model.activation_function relu -> gelu"),
+        (
+            {
+                "backbone_config": tiny_models.adapter_keys(
+                    backbone_config=tiny_models.vit_keys(rope_theta=10.0)
+                )
+            },
+            "model.backbone_config.backbone_config.rope_theta 100.0 -> 10.0",
+        ),
+    ],
+)
+def test_equal_shapes_that_mean_something_else_are_refused(
+    tmp_path: Path, changes: dict[str, Any], difference: str
+) -> None:
+    stored(tmp_path)
+    model = tiny_models.segmenter(seed=8, **changes)
+    with pytest.raises(ModelError, match=re.escape(difference)):
+        start_from(model, str(tmp_path), NAMES)
+
+
+def test_settings_of_the_loss_stay_and_unknown_classes_are_told(tmp_path: Path) -> None:
+    stored(tmp_path)
+    model = build_mask2former(tiny_models.preset(no_object_weight=0.9))
+    with pytest.warns(GeosegWarning, match="knows none of the classes"):
+        start_from(model, str(tmp_path), ["a", "b", "c", "d"])
+    weights = model.state_dict()["criterion.empty_weight"]
+    assert weights.tolist() == pytest.approx([1, 1, 1, 1, 0.9])

@@ -242,7 +242,7 @@ def test_hash_changes_with_the_weights_alone(ours: Path) -> None:
 
 def test_folder_without_configuration(tmp_path: Path) -> None:
     message = one_line_error(lambda: find_model(str(tmp_path)))
-    assert "no config.json; --model wants" in message
+    assert "no config.json; a model is" in message
 
 
 def test_folder_without_weights(ours: Path) -> None:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from geoseg.config import convert
 from geoseg.data.config import SplitConfig
-from geoseg.errors import ConfigError, OutputError, TilingError
+from geoseg.errors import ConfigError, ModelError, OutputError, TilingError
 from geoseg.inference import Predictor, PredictorConfig, TileInput
 from geoseg.models import find_model, load_model, read_spec
 from geoseg.pipelines.train import TrainConfig, run
@@ -94,6 +94,21 @@ def test_a_run_starts_from_the_weights_that_it_is_told(tmp_path: Path) -> None:
     theirs, weights = (dict(load_model(f).named_parameters()) for f in (first, folder))
     for name, value in weights.items():
         torch.testing.assert_close(value, theirs[name], rtol=1e-3, atol=1e-6)
+
+
+def test_a_run_that_was_begun_needs_its_start_no_more(tmp_path: Path) -> None:
+    first = run(configuration(tmp_path)).folder
+    config = configuration(tmp_path, start_from=str(first), out=str(tmp_path / "next"))
+    made = (run(config).folder / "model.safetensors").read_bytes()
+    moved = first.rename(tmp_path / "moved")
+    again = dataclasses.replace(config, start_from=str(moved))
+    for same in (config, again):
+        assert (run(same).folder / "model.safetensors").read_bytes() == made
+    other = dataclasses.replace(config, start_from=str(tmp_path / "next" / "model"))
+    with pytest.raises(ConfigError, match=r"another recipe \(start_from is"):
+        run(other)
+    with pytest.raises(ModelError, match="moved-too"):
+        run(dataclasses.replace(other, out=tmp_path / "new", start_from="moved-too/"))
 
 
 def test_what_helps_only_in_training_does_not_ship(tmp_path: Path) -> None:
