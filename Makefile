@@ -114,7 +114,7 @@ demo: $(INSTALLED) demo/scene/test_tiled.tif ## Segment a real aerial photograph
 	@find demo/out -type f | sort | sed 's/^/  /'
 
 docs: $(INSTALLED) demo/scene/test_tiled.tif ## Run the notebooks; build web pages in build/docs
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 wheel: $(INSTALLED) ## Build the wheel in dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation -w dist .

@@ -8,6 +8,7 @@ cell that raises ends the build.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
 from pathlib import Path
@@ -18,8 +19,30 @@ from mkdocs.structure.files import File, Files
 from nbclient import NotebookClient
 from nbconvert import MarkdownExporter
 from nbformat import NotebookNode
+from traitlets.config import Config
 
 FOLDER = "onboarding/"
+
+_IPC = Config({"KernelManager": {"transport": "ipc"}})
+"""Kernels are talked to by sockets of the file system, which need no port."""
+
+_ENVIRONMENT = {
+    **os.environ,
+    # tqdm asks for ipywidgets wherever there is a kernel; pages have no widgets.
+    "PYTHONWARNINGS": "ignore:IProgress not found",
+}
+
+_TEMPLATE = """\
+{%- extends "markdown/index.md.j2" -%}
+{% macro printed(text) %}
+``` { .text .printed }
+{{ text | strip_ansi | trim("\n") }}
+```
+{% endmacro %}
+{% block stream %}{{ printed(output.text) }}{% endblock stream %}
+{% block data_text scoped %}{{ printed(output.data["text/plain"]) }}{% endblock %}
+"""
+"""What cells print, in a block that looks otherwise than code."""
 
 _log = logging.getLogger("mkdocs.hooks.notebooks")
 
@@ -51,8 +74,10 @@ def run(notebook: NotebookNode, path: Path) -> None:
         timeout=300,
         # Other work may keep a machine from starting a kernel in a minute.
         startup_timeout=300,
+        coalesce_streams=True,
         resources={"metadata": {"path": str(path.parent)}},
-    ).execute()
+        config=_IPC,
+    ).execute(env=_ENVIRONMENT)
     _log.info("%s ran in %.0f s", path.name, time.perf_counter() - started)
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
@@ -64,7 +89,7 @@ def run(notebook: NotebookNode, path: Path) -> None:
 def page(notebook: NotebookNode, uri: str) -> dict[str, str | bytes]:
     """Return the page of a notebook that has run, and its pictures, by their paths."""
     stem = Path(uri).stem
-    body, resources = MarkdownExporter().from_notebook_node(
+    body, resources = MarkdownExporter(raw_template=_TEMPLATE).from_notebook_node(
         notebook, {"unique_key": "figure", "output_files_dir": f"{stem}-figures"}
     )
     # Figures are wider than a page: each opens in its own size.
