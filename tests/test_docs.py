@@ -128,7 +128,7 @@ def test_the_map_of_the_code_leads_somewhere(path: Path) -> None:
             if "/" in name or name.endswith(".py"):
                 assert list(folder.glob(Path(name).name)), name
                 named += 1
-    assert named > 3
+    assert named >= 3
 
 
 def test_every_decision_is_in_the_list() -> None:

@@ -23,8 +23,8 @@ from traitlets.config import Config
 
 FOLDER = "onboarding/"
 
-_IPC = Config({"KernelManager": {"transport": "ipc"}})
-"""Kernels are talked to by sockets of the file system, which need no port."""
+_ENCRYPTED = Config({"KernelManager": {"transport_encryption": "auto"}})
+"""Kernels warn of connections that others on the machine could read."""
 
 _ENVIRONMENT = {
     **os.environ,
@@ -76,7 +76,7 @@ def run(notebook: NotebookNode, path: Path) -> None:
         startup_timeout=300,
         coalesce_streams=True,
         resources={"metadata": {"path": str(path.parent)}},
-        config=_IPC,
+        config=_ENCRYPTED,
     ).execute(env=_ENVIRONMENT)
     _log.info("%s ran in %.0f s", path.name, time.perf_counter() - started)
     for cell in notebook.cells:
