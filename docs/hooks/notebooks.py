@@ -2,7 +2,8 @@
 
 They are kept as text, in jupytext's Markdown. Each runs in a kernel of its own;
 nbconvert makes Markdown of what came out, so that it becomes a page like any other. A
-cell that raises ends the build.
+cell that raises ends the build. (Pages of mkdocs-jupyter take scripts from other
+servers, carry 0.6 MB of styles each, and stay in a cache when geoseg changes.)
 """
 
 from __future__ import annotations
