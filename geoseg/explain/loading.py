@@ -15,6 +15,7 @@ from transformers import (
 
 from geoseg.errors import ModelError
 from geoseg.models import load_model
+from geoseg.models.hub import quiet
 
 _SEGMENTERS = (AutoModelForUniversalSegmentation, AutoModelForSemanticSegmentation)
 
@@ -33,9 +34,10 @@ def load_explained(folder: Path) -> nn.Module:
         config = AutoConfig.from_pretrained(folder, **where)
         if any(type(config) in kind._model_mapping for kind in _SEGMENTERS):
             return load_model(folder)
-        model: nn.Module = AutoModel.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, **where
-        )
+        with quiet():
+            model: nn.Module = AutoModel.from_pretrained(
+                folder, dtype=torch.float32, use_safetensors=True, **where
+            )
     except ModelError:
         raise
     except Exception as error:  # A damaged folder breaks it in many ways.

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.image import AxesImage
 
+_Panel = tuple[str, Tensor, tuple[int, int]]
+"""Caption, how like each patch's position is, and row and column of the place."""
+
 _EXAMPLE = 14
 """Side of a ViT's usual grid, 224 / 16, of the example for models without a table."""
 
@@ -43,7 +46,7 @@ def show_position(output: Output, vit: ViT) -> None:
     side = round((table.shape[1] - extra) ** 0.5)
     kind = "learned" if found else "example, no table here"
     own = (place[0] * side // rows, place[1] * side // cols)
-    panels = [
+    learned = [
         (
             f"{kind}: {side} x {side}",
             table_similarity(table, extra, own[0] * side + own[1]).view(side, side),
@@ -57,7 +60,7 @@ def show_position(output: Output, vit: ViT) -> None:
         for antialias in (False, True)
     }
     patch = place[0] * cols + place[1]
-    panels += [
+    learned += [
         (
             f"bicubic to {rows} x {cols}, {'with' if antialias else 'no'} antialias",
             table_similarity(fit, extra, patch).view(rows, cols),
@@ -66,33 +69,33 @@ def show_position(output: Output, vit: ViT) -> None:
         for antialias, fit in fitted.items()
     ]
     angles = rotary_angles(vit, subject.images)
+    rotary = []
     if angles is not None:
         similar = rotary_similarity(*angles, patch).view(rows, cols)
-        panels.append((f"rotary, any grid: here {rows} x {cols}", similar, place))
-    _draw(output, panels, fitted, angles, (rows, cols))
-    maps = [(caption, values) for caption, values, _ in panels[1:]]
+        rotary = [(f"rotary, any grid: here {rows} x {cols}", similar, place)]
+    _draw(output, learned, rotary, fitted, angles, (rows, cols))
+    maps = [(caption, values) for caption, values, _ in [*learned[1:], *rotary]]
     output.maps("position.tif", maps, limits=(-1.0, 1.0), band=len(maps))
 
 
 def _draw(
     output: Output,
-    panels: list[tuple[str, Tensor, tuple[int, int]]],
+    learned: list[_Panel],
+    rotary: list[_Panel],
     fitted: dict[bool, Tensor],
     angles: tuple[Tensor, Tensor] | None,
     shape: tuple[int, int],
 ) -> None:
-    rotary = [] if angles is None else _rotary_cosines(angles, shape)
+    turning = [] if angles is None else _rotary_cosines(angles, shape)
     sheet = Sheet(
         "Position: how like the position of the place is to that of every patch",
         output.facts,
-        count=len(panels) + 1 + len(rotary),
-        columns=4,
+        count=len(learned) + 1 + len(rotary) + len(turning),
+        columns=3 if rotary else 4,
         panel=3.3,
     )
-    for caption, values, place in panels:
-        axes = sheet.panel(caption)
-        image = _show(axes, values, (-1.0, 1.0), RAMP)
-        axes.plot(place[1], place[0], "+", color="#00e5ff", ms=10, mew=1.6)
+    for panel in learned:
+        image = _show_similarity(sheet, panel)
     difference = (fitted[True] - fitted[False]).norm(dim=-1)[0, -shape[0] * shape[1] :]
     scale = float(fitted[False].norm(dim=-1).mean())
     axes = sheet.panel(
@@ -101,7 +104,9 @@ def _draw(
     _show(
         axes, difference.view(shape), (0.0, float(difference.max()) or 1.0), "viridis"
     )
-    for caption, values in rotary:
+    for panel in rotary:
+        _show_similarity(sheet, panel)
+    for caption, values in turning:
         _show(sheet.panel(caption), values, (-1.0, 1.0), "coolwarm")
     sheet.bar(
         image,
@@ -109,6 +114,13 @@ def _draw(
         "  Rotary cosines: blue -1, red 1",
     )
     sheet.save(output.path("position.png"))
+
+
+def _show_similarity(sheet: Sheet, panel: _Panel) -> AxesImage:
+    caption, values, place = panel
+    axes = sheet.panel(caption)
+    axes.plot(place[1], place[0], "+", color="#00e5ff", ms=10, mew=1.6)
+    return _show(axes, values, (-1.0, 1.0), RAMP)
 
 
 def _show(

@@ -95,7 +95,7 @@ def _draw_heads(output: Output, look: _Look, colors: Mapping[Shape, Rgb]) -> Non
         f"Deformable sampling of one query in {look.sampling.name}",
         output.facts,
         count=heads + 1,
-        columns=4 if heads < 12 else 6,
+        columns=3 if heads < 6 else 4 if heads < 12 else 6,
         below=0.5,
     )
     frame = _frame(subject, [look])

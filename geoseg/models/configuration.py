@@ -20,7 +20,7 @@ _NO_LABELS = {"num_classes": 0, "label_names": []}
 class ViTAdapterConfig(BackboneConfigMixin, PreTrainedConfig):
     """Configuration of `ViTAdapterBackbone`.
 
-    Args:
+    Attributes:
         backbone_config: Configuration of the ViT (`DINOv3ViTConfig`, four registers;
             `encoders.py` lists the others).
         interaction_indexes: Zero-based blocks after which an interaction follows.

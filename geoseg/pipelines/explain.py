@@ -109,6 +109,36 @@ def run(config: ExplainConfig, done: Done | None = None) -> list[Path]:
             has nothing of the kind.
         SceneError: The scene cannot be read.
     """
+    opened = _open(config)
+    if config.kind == "features":
+        return _features(config, opened, done)
+    output = _output(config, opened)
+    _SHOWN[config.kind](config, output, opened.predictor.spec, opened.window)
+    return output.written
+
+
+def prepare(config: ExplainConfig) -> Output:
+    """Load the model and read the tile of the place, as `run` does, and run nothing.
+
+    The functions of `geoseg.explain` take what it holds: `model`, and
+    `subject.images`.
+
+    Raises:
+        UsageError: There is no such place.
+        SceneError: The scene cannot be read.
+    """
+    return _output(config, _open(config))
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    scene: Scene
+    window: Window | None
+    place: tuple[int, int] | None
+    predictor: Predictor
+
+
+def _open(config: ExplainConfig) -> _Opened:
     if config.kind not in get_args(Kind):
         known = ", ".join(get_args(Kind))
         raise ExplainError(f"{config.kind!r} cannot be explained; {known} can be")
@@ -127,20 +157,22 @@ def run(config: ExplainConfig, done: Done | None = None) -> list[Path]:
     window = _window(config, scene)
     place = _place(config, scene, window)
     predictor = Predictor(load_explained(folder), spec, _predictor_config(folder, spec))
-    if config.kind == "features":
-        return _features(config, scene, window, place, predictor, done)
-    assert place is not None, "only features need none"
-    subject = read_subject(scene, place, _tiles(scene, spec, None), predictor)
-    output = Output(
+    return _Opened(scene, window, place, predictor)
+
+
+def _output(config: ExplainConfig, opened: _Opened) -> Output:
+    assert opened.place is not None, "only features need none"
+    scene, predictor = opened.scene, opened.predictor
+    tiles = _tiles(scene, predictor.spec, None)
+    subject = read_subject(scene, opened.place, tiles, predictor)
+    return Output(
         config.out,
         subject,
         tile_picture(subject),
         predictor.model,
         config.model,
-        _tags(config, spec),
+        _tags(config, predictor.spec),
     )
-    _SHOWN[config.kind](config, output, spec, window)
-    return output.written
 
 
 def _window(config: ExplainConfig, scene: Scene) -> Window | None:
@@ -291,20 +323,14 @@ _SHOWN: dict[
 }
 
 
-def _features(
-    config: ExplainConfig,
-    scene: Scene,
-    window: Window | None,
-    place: tuple[int, int] | None,
-    predictor: Predictor,
-    done: Done | None,
-) -> list[Path]:
-    spec = predictor.spec
-    vit = find_vit(predictor.model)
-    tiles = _tiles(scene, spec, window)
-    features = SceneFeatures(scene, tiles, predictor, vit)
-    whole = _tiles(scene, spec, None)
-    subject = None if place is None else read_subject(scene, place, whole, predictor)
+def _features(config: ExplainConfig, opened: _Opened, done: Done | None) -> list[Path]:
+    scene, predictor, spec = opened.scene, opened.predictor, opened.predictor.spec
+    tiles = _tiles(scene, spec, opened.window)
+    features = SceneFeatures(scene, tiles, predictor, find_vit(predictor.model))
+    subject = None
+    if opened.place is not None:
+        whole = _tiles(scene, spec, None)
+        subject = read_subject(scene, opened.place, whole, predictor)
     count = sum(len(band) for band in tiles.bands(whole_rows=scene.by_rows))
     total, so_far = count * (2 if subject is None else 3), 0
 

@@ -10,10 +10,11 @@ import pytest
 import rasterio
 from PIL import Image
 from rasters import ROTATED, write_raster
-from tiny_models import save_segmenter
+from tiny_models import CLASSES, MEAN, STD, adapter_keys, save_segmenter, segmenter
 from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
 
 from geoseg.errors import ExplainError, GeosegError
+from geoseg.models.export import save_model
 from geoseg.pipelines.explain import ExplainConfig, Kind, run
 
 AT = ROTATED @ (70.5, 60.5)
@@ -184,6 +185,53 @@ def test_a_vit_alone_is_explained(tmp_path: Path, scene: str) -> None:
         explain("masks", scene, model, tmp_path / "m")
     with pytest.raises(ExplainError, match="Dinov2Model has no deformable attention"):
         explain("sampling", scene, model, tmp_path / "s")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("architecture", "patch"),
+    # Rotary positions, and learned ones.
+    [("vit_small_patch16_dinov3", 16), ("vit_small_patch14_reg4_dinov2", 14)],
+)
+def test_a_vit_of_timm_in_the_adapter_is_explained(
+    tmp_path: Path, scene: str, architecture: str, patch: int
+) -> None:
+    pytest.importorskip("timm")
+    small = {"dynamic_img_size": True, "embed_dim": 32, "depth": 4, "num_heads": 2}
+    keys = {
+        "model_type": "timm_wrapper",
+        "architecture": architecture,
+        "model_args": small,
+    }
+    network = segmenter(backbone_config=adapter_keys(backbone_config=keys))
+    tile = 4 * 28
+    folder = save_model(
+        network,
+        tmp_path / "model",
+        classes=CLASSES,
+        mean=MEAN,
+        std=STD,
+        tile_size=tile,
+        resolution=0.5,
+    )
+    model, side = str(folder), tile // patch
+    assert explain("attention", scene, model, tmp_path / "a", token="register 4")
+    with rasterio.open(tmp_path / "a" / "attention.tif") as dataset:
+        # The scene is lower than the tile, which has this many patches.
+        assert dataset.shape == (side, side)
+        maps = dataset.read()
+    assert len(maps) == 1 + 4 + 4 * 2
+    assert (np.nansum(maps, axis=(1, 2)) > 0.1).all()
+    with pytest.raises(ExplainError, match=r"patch, cls, .*register 4$"):
+        explain("attention", scene, model, tmp_path / "b", token="register 9")
+    assert explain("features", scene, model, tmp_path / "f")
+    with rasterio.open(tmp_path / "f" / "similarity.tif") as dataset:
+        similar = dataset.read(1)
+        col, row = ~dataset.transform @ AT
+    peak = np.unravel_index(np.nanargmax(similar), similar.shape)
+    assert np.abs(np.subtract(peak, (row, col))).max() <= patch
+    for kind in ("position", "patches", "sampling", "masks"):
+        assert explain(kind, scene, model, tmp_path / kind)
 
 
 def test_a_file_is_no_folder_for_results(
