@@ -28,7 +28,9 @@ def test_info_names_versions_devices_operators_drivers_models_and_recipes() -> N
     assert any(line.startswith("ms_deform_attn ") for line in lines)
     assert any(line.startswith("cuda") for line in lines)
     assert any(line.startswith("builtin ") for line in lines)
-    assert "pipelines evaluate, segment, train-builtin, train-loveda" in lines
+    assert (
+        "pipelines evaluate, refine-builtin, segment, train-builtin, train-loveda"
+    ) in lines
 
 
 def test_info_tells_of_the_model_asked_for(tmp_path: Path) -> None:

@@ -157,12 +157,12 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[[Seen, Seen], object]]] = {
     "no_confidence": (
         "output",
         {"confidence": False},
-        lambda u, s: u.files - s.files == {"confidence.tif"},
+        lambda u, s: u.files - s.files == {"confidence.tif", "confidence.qml"},
     ),
     "save_scores": (
         "output",
         {"save_scores": True},
-        lambda u, s: s.files - u.files == {"scores.tif"},
+        lambda u, s: s.files - u.files == {"scores.tif", "scores.qml"},
     ),
     "compress": (
         "output",
