@@ -6,11 +6,9 @@ import json
 import re
 import shutil
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import labelled_scenes
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -26,7 +24,7 @@ from geoseg.evaluation import scene as scene_module
 from geoseg.evaluation.results import Evaluation, Resampling
 from geoseg.evaluation.scene import ScoreSettings
 from geoseg.pipelines.evaluate import EvaluateConfig, Watcher, run
-from geoseg.pipelines.segment import Listener, ModelConfig, SegmentConfig
+from geoseg.pipelines.segment import ModelConfig
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -353,49 +351,6 @@ def test_a_model_without_a_common_class_is_refused_before_it_runs(
     with pytest.raises(UsageError, match="--map 'class 1=c1'"):
         run(config)
     assert not (tmp_path / "out").exists()
-
-
-class Notes(Watcher, Listener):
-    """Keeps the notes of making masks."""
-
-    def __init__(self) -> None:
-        self.seen: list[str] = []
-
-    def segmenting(
-        self, name: str, config: SegmentConfig
-    ) -> AbstractContextManager[Listener]:
-        return nullcontext(self)
-
-    def note(self, message: str) -> None:
-        self.seen.append(message)
-
-
-@pytest.mark.slow
-def test_only_images_of_the_users_are_said_to_lie_nowhere(
-    tmp_path: Path, scheduler: str
-) -> None:
-    model = save_stub(tmp_path / "model", kind="levels", num_classes=3)
-    parts = labelled_scenes.write(tmp_path / "parts", ["one"])
-    pairs = tmp_path / "pairs"
-    image, labels = draw(0)
-    write_scene(pairs, "north", image, labels % 4, transform=Affine.identity())
-    table = [
-        {"id": n, "name": f"class {n}", "color": color}
-        for n, color in enumerate(labelled_scenes.COLORS, 1)
-    ]
-    colors = [{**entry, "mask": [entry["color"]]} for entry in table]
-    in_parts = {"layout": "parts", "classes": colors, "ignore": ["#000000"]}
-    in_pairs = {"layout": "pairs", "classes": table, "ignore": [0]}
-    for root, data, told in ((parts, in_parts, 0), (pairs, in_pairs, 1)):
-        config = EvaluateConfig(
-            tmp_path / f"out-{root.name}",
-            {"root": str(root), **data},
-            model=ModelConfig(str(model), ("stubs",), device="cpu"),
-            cluster=ClusterConfig(scheduler=scheduler, timeout=300),
-        )
-        watcher = Notes()
-        assert run(config, watcher).ok
-        assert len(watcher.seen) == told, watcher.seen
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,15 @@ import labelled_scenes
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from labelled_rasters import draw, write_scene
 from stubs import save_stub
 
+from geoseg.clusters.config import ClusterConfig
 from geoseg.data.labelled import LabelledScene
 from geoseg.pipelines.evaluate import EvaluateConfig, Watcher, run
 from geoseg.pipelines.evaluate_scenes import image_files, open_labelled
-from geoseg.pipelines.segment import InputConfig, ModelConfig, SegmentConfig
+from geoseg.pipelines.segment import InputConfig, Listener, ModelConfig, SegmentConfig
 from geoseg.types import EvaluatedPart
 
 CLASSES = [
@@ -87,3 +90,46 @@ def test_images_are_read_as_data_says_where_input_says_nothing(tmp_path: Path) -
         run(config, Asking())
     wanted = InputConfig(resolution="native", bands=(3, 2, 1), scale=100.0)
     assert asked.value.args == (wanted,)
+
+
+class Notes(Watcher, Listener):
+    """Keeps the notes of making masks."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def segmenting(
+        self, name: str, config: SegmentConfig
+    ) -> AbstractContextManager[Listener]:
+        return nullcontext(self)
+
+    def note(self, message: str) -> None:
+        self.seen.append(message)
+
+
+@pytest.mark.slow
+def test_only_images_of_the_users_are_said_to_lie_nowhere(
+    tmp_path: Path, scheduler: str
+) -> None:
+    model = save_stub(tmp_path / "model", kind="levels", num_classes=3)
+    parts = labelled_scenes.write(tmp_path / "parts", ["one"])
+    pairs = tmp_path / "pairs"
+    image, labels = draw(0)
+    write_scene(pairs, "north", image, labels % 4, transform=Affine.identity())
+    table = [
+        {"id": n, "name": f"class {n}", "color": color}
+        for n, color in enumerate(labelled_scenes.COLORS, 1)
+    ]
+    colors = [{**entry, "mask": [entry["color"]]} for entry in table]
+    in_parts = {"layout": "parts", "classes": colors, "ignore": ["#000000"]}
+    in_pairs = {"layout": "pairs", "classes": table, "ignore": [0]}
+    for root, data, told in ((parts, in_parts, 0), (pairs, in_pairs, 1)):
+        config = EvaluateConfig(
+            tmp_path / f"out-{root.name}",
+            {"root": str(root), **data},
+            model=ModelConfig(str(model), ("stubs",), device="cpu"),
+            cluster=ClusterConfig(scheduler=scheduler, timeout=300),
+        )
+        watcher = Notes()
+        assert run(config, watcher).ok
+        assert len(watcher.seen) == told, watcher.seen
