@@ -5,6 +5,8 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 
+from geoseg.io.style import qml_document
+
 Rgb = tuple[int, int, int]
 
 RAMP: tuple[Rgb, ...] = (
@@ -55,7 +57,7 @@ def ramp_qml(low: float, high: float, *, band: int = 1, opacity: float = 0.8) ->
             color="#{:02x}{:02x}{:02x}".format(*color),
             alpha="255",
         )
-    return _document(root)
+    return qml_document(root)
 
 
 def percent_qml() -> str:
@@ -76,7 +78,7 @@ def picture_qml() -> str:
         opacity="1",
         alphaBand="-1",
     )
-    return _document(root)
+    return qml_document(root)
 
 
 def points_qml(column: str, colors: Mapping[str, Rgb], size: str) -> str:
@@ -104,7 +106,7 @@ def points_qml(column: str, colors: Mapping[str, Rgb], size: str) -> str:
             },
         )
         _by_expression(layer, "size", size)
-    return _document(root)
+    return qml_document(root)
 
 
 def outlines_qml(column: str, values: Sequence[str], colors: Sequence[Rgb]) -> str:
@@ -123,7 +125,7 @@ def outlines_qml(column: str, values: Sequence[str], colors: Sequence[Rgb]) -> s
                 "outline_width_unit": "MM",
             },
         )
-    return _document(root)
+    return qml_document(root)
 
 
 def _raster_root() -> tuple[ET.Element, ET.Element]:
@@ -191,8 +193,3 @@ def _by_expression(layer: ET.Element, key: str, expression: str) -> None:
 
 def _with_alpha(color: Rgb) -> str:
     return ",".join(map(str, (*color, 255)))
-
-
-def _document(root: ET.Element) -> str:
-    text = ET.tostring(root, encoding="unicode")
-    return f"<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n{text}"

@@ -41,7 +41,7 @@ def shared_qml(classes: Sequence[ClassInfo]) -> str:
             color=f"#{hex_color(info.color)}",
             alpha="255",
         )
-    return _document(root)
+    return qml_document(root)
 
 
 def qml(classes: Sequence[ClassInfo]) -> str:
@@ -49,7 +49,7 @@ def qml(classes: Sequence[ClassInfo]) -> str:
 
     Colours are `prop` elements, which every QGIS 3 reads; newer ones write `Option`.
     """
-    return _document(_polygon_root(classes))
+    return qml_document(_polygon_root(classes))
 
 
 def _polygon_root(classes: Sequence[ClassInfo]) -> ET.Element:
@@ -82,7 +82,8 @@ def _polygon_root(classes: Sequence[ClassInfo]) -> ET.Element:
     return root
 
 
-def _document(root: ET.Element) -> str:
+def qml_document(root: ET.Element) -> str:
+    """Return a style as QGIS reads it, with the type of the document."""
     text = ET.tostring(root, encoding="unicode")
     return f"<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n{text}"
 

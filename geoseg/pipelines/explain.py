@@ -124,7 +124,7 @@ def prepare(config: ExplainConfig) -> Output:
     `subject.images`.
 
     Raises:
-        UsageError: There is no such place.
+        UsageError: There is no such place, or none is given.
         SceneError: The scene cannot be read.
     """
     return _output(config, _open(config))
@@ -161,7 +161,8 @@ def _open(config: ExplainConfig) -> _Opened:
 
 
 def _output(config: ExplainConfig, opened: _Opened) -> Output:
-    assert opened.place is not None, "only features need none"
+    if opened.place is None:  # Of a whole scene's features.
+        raise ExplainError("a tile is that of a place; give at, or window, in the CRS")
     scene, predictor = opened.scene, opened.predictor
     tiles = _tiles(scene, predictor.spec, None)
     subject = read_subject(scene, opened.place, tiles, predictor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import geopandas
@@ -15,7 +16,7 @@ from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
 
 from geoseg.errors import ExplainError, GeosegError
 from geoseg.models.export import save_model
-from geoseg.pipelines.explain import ExplainConfig, Kind, run
+from geoseg.pipelines.explain import ExplainConfig, Kind, prepare, run
 
 AT = ROTATED @ (70.5, 60.5)
 """A place in the tile at row 32 and column 48."""
@@ -73,6 +74,17 @@ def test_a_kind_writes_its_figures_and_layers(
             assert dataset.shape == (4, 4)
             corner = np.array(dataset.transform @ (1, 2))
             np.testing.assert_allclose(corner, ROTATED @ (64, 64))
+
+
+def test_a_tile_is_prepared_without_results_and_only_at_a_place(
+    tmp_path: Path, scene: str, model: str
+) -> None:
+    config = ExplainConfig("features", scene, tmp_path, at=AT, model=model)
+    tile = prepare(config)
+    assert tile.subject.images.shape[:2] == (1, 3)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ExplainError, match="that of a place"):
+        prepare(dataclasses.replace(config, at=None))
 
 
 def test_masks_are_written_layer_by_layer(
