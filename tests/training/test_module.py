@@ -174,6 +174,8 @@ def test_the_average_follows_weights_and_norms_step_by_step(tmp_path: Path) -> N
         assert not torch.equal(watch.states[0][name], watch.states[2][name])
         found = average[name].double()
         torch.testing.assert_close(found, expected[name], rtol=1e-4, atol=1e-6)
+    counter = f"{norms}.num_batches_tracked"
+    assert torch.equal(average[counter], watch.states[2][counter])
     assert not any(part.training for part in module.average.modules())
 
 
