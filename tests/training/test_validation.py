@@ -111,6 +111,9 @@ def test_a_scene_much_finer_than_the_model_is_resampled() -> None:
     means = [image[:, shown & (labels == k)].mean(1) for k in range(3)]
     wanted = [made.image[:, made.labels == k].mean(1) for k in range(3)]
     np.testing.assert_allclose(means, wanted, atol=15)
+    # Of three by three pixels the one in the middle, not the first.
+    _, labels = at_resolution(scene, 0.75).read(Window(0, 0, 32, 32))
+    np.testing.assert_array_equal(labels, made.labels[1::3, 1::3])
 
 
 class Placed:
