@@ -33,7 +33,7 @@ def turn(
 ) -> tuple[Tensor, Tensor]:
     """Turn by quarters and mirror: one of the eight ways that a square lies."""
     turns = int(rng.integers(4))
-    image, labels = torch.rot90(image, turns, (-2, -1)), torch.rot90(labels, turns)
+    image, labels = (torch.rot90(one, turns, (-2, -1)) for one in (image, labels))
     if rng.random() < 0.5:
         image, labels = F.horizontal_flip(image), F.horizontal_flip(labels)
     return image.contiguous(), labels.contiguous()
