@@ -89,7 +89,7 @@ def print_evaluation(evaluation: Evaluation, out: Path) -> None:
     for note in notes_of(evaluation):
         stderr().print(Text(f"Note: {note}", style="yellow"), soft_wrap=True)
     for failure in evaluation.failures:
-        print_line(stderr(), f"Left out: {failure.scene}: {failure.reason}")
+        print_line(stderr(), f"Left out: {failure.what}: {failure.reason}")
     print_line(console, f"Report:  {shlex.quote(str(out / PAGE))}")
 
 

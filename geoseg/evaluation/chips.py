@@ -9,12 +9,12 @@ from functools import total_ordering
 import numpy as np
 import numpy.typing as npt
 
-from geoseg.evaluation.counts import IGNORE, Indices
+from geoseg.evaluation.counts import Indices, is_scored
 from geoseg.grid import Window
 
 LEAST_SHARE = 0.25
-"""Part of a chip that must have a label and a prediction; of a few pixels all may be
-wrong, and there is little to see."""
+"""Part of a whole chip that must have a label and a prediction; of a few pixels all may
+be wrong, and there is little to see."""
 
 
 @total_ordering
@@ -44,8 +44,22 @@ class Chip:
         return -self.error, self.scene_id, self.window.row, self.window.col
 
 
+def fewest_pixels(shape: tuple[int, int], side: int) -> float:
+    """Return how many pixels of a chip must count, in a scene of a shape.
+
+    Slivers at the edges of a scene are no chips, unless there are no larger ones.
+    """
+    height, width = (min(side, length) for length in shape)
+    return max(1.0, LEAST_SHARE * height * width)
+
+
 def chips_of(
-    scene_id: str, truth: Indices, predicted: Indices, block: Window, side: int
+    scene_id: str,
+    truth: Indices,
+    predicted: Indices,
+    block: Window,
+    side: int,
+    least: float,
 ) -> Iterator[Chip]:
     """Yield the chips of a block that hold enough to be ranked.
 
@@ -55,15 +69,16 @@ def chips_of(
         predicted: Predicted class, same shape.
         block: Place of these pixels in the scene; starts with a chip.
         side: Side of a chip, pixels; those at the edge of a scene are smaller.
+        least: Pixels of a chip that must count.
     """
-    scored = (truth != IGNORE) & (predicted != IGNORE)
+    scored = is_scored(truth, predicted)
     counts = _summed(scored, side)
     errors = _summed(scored & (truth != predicted), side)
     for (i, j), count in np.ndenumerate(counts):
+        if count < least:
+            continue
         row, col = i * side, j * side
         height, width = min(side, block.height - row), min(side, block.width - col)
-        if count < LEAST_SHARE * height * width or not count:
-            continue
         place = Window(block.row + row, block.col + col, height, width)
         yield Chip(scene_id, place, int(errors[i, j]), int(count))
 

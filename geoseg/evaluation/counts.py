@@ -11,6 +11,9 @@ import numpy.typing as npt
 IGNORE = 255
 """Class index of a pixel without a label, and of one without a prediction."""
 
+UNCOUNTED = 254
+"""Class index of a prediction that does not count, whatever the truth is."""
+
 LEVELS = 101
 """Values of confidence: whole percents from 0 to 100."""
 
@@ -30,6 +33,8 @@ class SceneCounts:
     a label and a prediction."""
     unpredicted: Counts
     """Pixels with a label of each class where the mask is nodata, shape (L,)."""
+    uncounted: Counts
+    """Pixels with a label of each class whose prediction does not count, shape (L,)."""
     unlabelled: Counts
     """Pixels without a label, shape ()."""
     border: Counts
@@ -45,6 +50,7 @@ class SceneCounts:
         return cls(
             confusion=np.zeros((num_labels, num_predicted), np.int64),
             unpredicted=np.zeros(num_labels, np.int64),
+            uncounted=np.zeros(num_labels, np.int64),
             unlabelled=np.zeros((), np.int64),
             border=np.zeros((3, num_labels), np.int64),
             levels=np.zeros((2, LEVELS), np.int64),
@@ -60,6 +66,17 @@ class SceneCounts:
     def scored(self) -> int:
         """Pixels with a label and a prediction."""
         return int(self.confusion.sum())
+
+    @property
+    def labelled(self) -> Counts:
+        """Pixels with a label of each class, shape (L,)."""
+        every: Counts = self.confusion.sum(axis=-1) + self.unpredicted + self.uncounted
+        return every
+
+    @property
+    def pixels(self) -> int:
+        """All pixels."""
+        return int(self.labelled.sum() + self.unlabelled)
 
 
 def stacked(scenes: Sequence[SceneCounts]) -> SceneCounts:
@@ -91,15 +108,20 @@ def count_block(
 
     Args:
         truth: True class of each pixel, shape (height, width), below L or `IGNORE`.
-        predicted: Predicted class, same shape, below C or `IGNORE`.
+        predicted: Predicted class, same shape, below C, `IGNORE` or `UNCOUNTED`.
         border: Whether a pixel lies near a border, of truth and of the prediction.
         confidence: Percent, same shape; None if unknown.
         size: L and C.
     """
     num_labels, _ = size
-    scored = (truth != IGNORE) & (predicted != IGNORE)
+    scored = is_scored(truth, predicted)
     true, guess = truth[scored].astype(np.int64), predicted[scored]
-    missed = truth[(truth != IGNORE) & (predicted == IGNORE)]
+    missed, left = (
+        np.bincount(
+            truth[(truth != IGNORE) & (predicted == value)], minlength=num_labels
+        )
+        for value in (IGNORE, UNCOUNTED)
+    )
     right = true == guess
     levels = np.zeros((2, LEVELS), np.int64)
     if confidence is not None:
@@ -108,11 +130,20 @@ def count_block(
         levels[1] = np.bincount(percent[right], minlength=LEVELS)
     return SceneCounts(
         confusion=_count_pairs(true, guess, size),
-        unpredicted=np.bincount(missed, minlength=num_labels),
+        unpredicted=missed,
+        uncounted=left,
         unlabelled=np.array(np.count_nonzero(truth == IGNORE), np.int64),
         border=_count_border(true, guess, [b[scored] for b in border], num_labels),
         levels=levels,
     )
+
+
+def is_scored(truth: Indices, predicted: Indices) -> npt.NDArray[np.bool_]:
+    """Tell which pixels count in metrics: those with a label and a prediction."""
+    scored: npt.NDArray[np.bool_] = (
+        (truth != IGNORE) & (predicted != IGNORE) & (predicted != UNCOUNTED)
+    )
+    return scored
 
 
 def count_confusion(
@@ -125,7 +156,7 @@ def count_confusion(
         predicted: Predicted class, same shape, below C or `IGNORE`.
         size: L and C.
     """
-    scored = (truth != IGNORE) & (predicted != IGNORE)
+    scored = is_scored(truth, predicted)
     return _count_pairs(truth[scored].astype(np.int64), predicted[scored], size)
 
 

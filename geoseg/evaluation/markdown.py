@@ -25,7 +25,7 @@ def _lines(evaluation: Evaluation) -> Iterator[str]:
     for note in notes_of(evaluation):
         yield f"- {_text(note)}"
     for failure in evaluation.failures:
-        yield f"- left out: {_text(failure.scene)}: {_text(failure.reason)}"
+        yield f"- left out: {_text(failure.what)}: {_text(failure.reason)}"
     yield ""
     if len(evaluation.runs) > 1:
         yield "## Comparison"

@@ -9,14 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from geoseg.errors import UsageError
-from geoseg.evaluation.counts import IGNORE
+from geoseg.evaluation.counts import IGNORE, UNCOUNTED
 from geoseg.types import NODATA, ClassInfo
 
 LEAVE_OUT = "ignore"
 """Word in a mapping for predictions that do not count, whatever the truth is."""
-
-UNCOUNTED = 254
-"""Class index of a prediction that does not count."""
 
 FOREIGN = 253
 """Class index of a mask's value that is no class of its model."""

@@ -1,7 +1,8 @@
 """Metrics from counts; arrays of counts give arrays of metrics.
 
 Formulas are those of torchmetrics with `average="macro"`: a class that neither occurs
-nor is predicted is left out of means.
+nor is predicted is left out of means. Mean accuracy alone differs: a class that is
+predicted and does not occur has no recall, and torchmetrics takes it for 0.
 """
 
 from __future__ import annotations

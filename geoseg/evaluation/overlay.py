@@ -61,6 +61,10 @@ class Overlay:
         self._cols = _places(place.c, place.a, mask.width, labels.width)
         self.resampled = not _of_one_pixel(place)
         """Pixels of the mask are not pixels of the labels."""
+        self.covered = _share(place.f, place.e, mask.height, labels.height) * _share(
+            place.c, place.a, mask.width, labels.width
+        )
+        """Part of the labels' grid that the mask covers, 0..1."""
 
     def read(self, window: Window, read: Callable[[Window], Indices]) -> Indices:
         """Return the labels of a window of the mask.
@@ -86,6 +90,12 @@ def _outside(offset: float, step: float, count: int, limit: int) -> bool:
     # A grid that was resampled ends half of its pixels beyond, at most.
     slack = max(1.0, step)
     return offset < -slack or offset + step * count > limit + slack
+
+
+def _share(offset: float, step: float, count: int, limit: int) -> float:
+    """Return the part of rows or columns of the labels below those of a mask."""
+    stop = min(offset + step * count, limit)
+    return max(0.0, stop - max(offset, 0.0)) / limit
 
 
 def _places(

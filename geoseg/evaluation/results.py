@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 
+from geoseg.errors import ConfigError
 from geoseg.evaluation.bootstrap import (
     FEWEST_SCENES,
     Interval,
@@ -18,6 +19,9 @@ from geoseg.evaluation.matching import ClassPairs
 from geoseg.evaluation.metrics import Bin, Metrics, measure, reliability
 from geoseg.evaluation.scene import SceneMasks, SceneScore
 
+SAME_SHARE = 0.01
+"""Difference of parts of scenes that is not worth a note: grids end where they do."""
+
 
 @dataclass(frozen=True, slots=True)
 class Resampling:
@@ -27,6 +31,18 @@ class Resampling:
     """How often scenes are drawn; 0 makes no intervals."""
     seed: int = 0
     """Of the draws."""
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            ConfigError: A number makes no sense.
+        """
+        for name in ("resamples", "seed"):
+            if getattr(self, name) < 0:
+                raise ConfigError(
+                    f"resampling.{name} is {getattr(self, name)}; use 0 or more"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +122,15 @@ class RunResult:
         ]
         return [(name, chip) for chip, name in sorted(every)[: self.worst]]
 
+    @property
+    def scored_share(self) -> float:
+        """Part of the labelled scenes that counts in metrics, 0..1."""
+        seen = sum(
+            score.covered * score.counts.scored / max(1, score.counts.pixels)
+            for score in self.scores.values()
+        )
+        return seen / len(self.scores)
+
     def less(self, first: RunResult) -> Difference:
         """Return the difference to another run over the same scenes."""
         assert list(self.scores) == list(first.scores)
@@ -125,14 +150,19 @@ class RunResult:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A scene that counts nowhere."""
+    """A scene that counts nowhere, or a run."""
 
     run: str
-    """Run that it failed in; "" for a scene without labels."""
+    """Run that it failed in; "" for a scene whose labels cannot be used."""
     scene: str
-    """Its name."""
+    """Its name; "" for a run that has no mask at all."""
     reason: str
     """Why, in one line."""
+
+    @property
+    def what(self) -> str:
+        """What is left out."""
+        return self.scene or self.run
 
 
 @dataclass(frozen=True)
@@ -144,11 +174,11 @@ class Evaluation:
     runs: tuple[RunResult, ...]
     """At least one; others are compared with the first."""
     failures: tuple[Failure, ...] = ()
-    """Scenes that are left out of all runs."""
+    """Scenes that are left out of all runs, and runs that made no mask."""
 
     @property
     def ok(self) -> bool:
-        """Whether every labelled scene was compared."""
+        """Whether every labelled scene was compared in every run."""
         return not self.failures
 
     @cached_property
@@ -166,52 +196,109 @@ def notes_of(evaluation: Evaluation) -> list[str]:
     for run in evaluation.runs:
         for note in _notes_of_run(run):
             found.setdefault(note, []).append(run.name)
-    return [
+    notes = [
         note if len(names) == len(evaluation.runs) else f"{note} ({'; '.join(names)})"
         for note, names in found.items()
     ]
+    return notes + _notes_of_comparison(evaluation.runs)
+
+
+def _notes_of_comparison(runs: Sequence[RunResult]) -> list[str]:
+    """Say what makes runs unlike that are compared."""
+    notes = []
+    shares = [run.scored_share for run in runs]
+    if max(shares) - min(shares) > SAME_SHARE:
+        told = "; ".join(
+            f"{run.name}: {share:.1%}" for run, share in zip(runs, shares, strict=True)
+        )
+        notes.append(
+            f"runs are scored on different parts of the labelled scenes ({told}): one "
+            "that leaves out what is hard looks better"
+        )
+    if len({run.counts.pixels for run in runs}) > 1 and any(
+        score.resampled for run in runs for score in run.scores.values()
+    ):
+        notes.append(
+            "each run is compared on the grid of its own masks: coarse ones meet fewer "
+            "labels at borders of classes, and look better"
+        )
+    return notes
 
 
 def _notes_of_run(run: RunResult) -> list[str]:
+    return [*_notes_of_classes(run), *_notes_of_pixels(run), *_notes_of_scenes(run)]
+
+
+def _notes_of_classes(run: RunResult) -> Iterator[str]:
     pairs, counts = run.pairs, run.counts
-    notes = []
-    if pairs.missing:
-        notes.append(
-            f"{run.model} has no class for {_listed(pairs.missing)}: an IoU of 0 there "
+    true = zip(pairs.labels, counts.labelled, strict=True)
+    absent = [info.name for info, pixels in true if not pixels]
+    missing = [name for name in pairs.missing if name not in absent]
+    if missing:
+        yield (
+            f"{run.model} has no class for {_listed(missing)}: an IoU of 0 there "
             "counts in means; --leave-out takes labels away"
         )
     if pairs.others:
         names = _listed([info.name for info in pairs.others])
-        notes.append(
-            f"{run.model} knows classes that the labels do not have ({names}): a "
-            "labelled pixel that is predicted as one is wrong; --map pairs classes"
+        yield (
+            f"{run.model} knows classes that no label stands for which counts "
+            f"({names}): a labelled pixel that is predicted as one is wrong; --map "
+            "pairs classes"
         )
-    true = counts.confusion.sum(axis=1) + counts.unpredicted
-    absent = [info.name for info, n in zip(pairs.labels, true, strict=True) if not n]
     if absent:
-        notes.append(f"no labelled pixel is {_listed(absent)}")
-    missed = int(counts.unpredicted.sum())
-    if missed:
-        share = missed / (missed + counts.scored)
-        notes.append(
-            f"{missed:,} labelled pixels ({share:.2%}) are nodata in the masks: they "
-            "count in no metric"
+        yield f"no labelled pixel is {_listed(absent)}"
+
+
+def _notes_of_pixels(run: RunResult) -> Iterator[str]:
+    counts = run.counts
+    labelled = max(1, int(counts.labelled.sum()))
+    for pixels, what in (
+        (int(counts.unpredicted.sum()), "nodata in the masks"),
+        (int(counts.uncounted.sum()), "predicted as what --map ignores"),
+    ):
+        if pixels:
+            yield (
+                f"{pixels:,} labelled pixels ({pixels / labelled:.2%}) are {what}: "
+                "they count in no metric"
+            )
+    known = int(counts.levels[0].sum())
+    if not known and counts.scored:
+        yield "there are no confidence rasters, so calibration is unknown"
+    elif known < counts.scored:
+        yield (
+            f"calibration is that of {known / counts.scored:.1%} of the pixels: other "
+            "scenes have no confidence raster"
+        )
+
+
+def _notes_of_scenes(run: RunResult) -> Iterator[str]:
+    count = len(run.scores)
+    partly = [s.covered for s in run.scores.values() if s.covered < 1 - SAME_SHARE]
+    if partly:
+        yield (
+            f"the masks of {len(partly)} of {count} scenes cover a part of their "
+            f"labels only, {sum(partly) / len(partly):.1%} on average: the rest counts "
+            "nowhere"
+        )
+    named = sum(masks.by_name for masks in run.scenes.values())
+    if named:
+        yield (
+            f"{named} of {count} scenes were found in the run by their names: their "
+            "masks were made of images elsewhere"
         )
     resampled = sum(score.resampled for score in run.scores.values())
     if resampled:
-        notes.append(
-            f"the labels of {resampled} of {len(run.scores)} scenes are of another "
+        yield (
+            f"the labels of {resampled} of {count} scenes are of another "
             "resolution than their masks: each pixel is compared with the label "
             "nearest to its centre"
         )
-    if not run.bins:
-        notes.append("there are no confidence rasters, so calibration is unknown")
     if run.resampling.resamples and not run.can_resample:
-        notes.append(
-            f"{_scenes(len(run.scores))} too few for intervals, which resample scenes; "
+        yield (
+            f"{_scenes(count)} too few for intervals, which resample scenes; "
             f"they are given from {FEWEST_SCENES} on"
         )
-    return notes
 
 
 def _scenes(count: int) -> str:

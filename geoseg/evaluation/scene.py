@@ -13,11 +13,17 @@ import rasterio.windows
 from rasterio.io import DatasetReader
 
 from geoseg.data.labelled import LabelledSource
-from geoseg.errors import SceneError
+from geoseg.errors import ConfigError, SceneError
 from geoseg.evaluation.boundary import border_width, near_border
-from geoseg.evaluation.chips import Chip, chips_of
-from geoseg.evaluation.counts import IGNORE, Indices, SceneCounts, count_block
-from geoseg.evaluation.matching import FOREIGN, UNCOUNTED, ClassPairs
+from geoseg.evaluation.chips import Chip, chips_of, fewest_pixels
+from geoseg.evaluation.counts import (
+    IGNORE,
+    Indices,
+    SceneCounts,
+    count_block,
+    is_scored,
+)
+from geoseg.evaluation.matching import FOREIGN, ClassPairs
 from geoseg.evaluation.overlay import Overlay
 from geoseg.grid import Grid, Window
 from geoseg.io.gdal import gdal_env, open_dataset, scene_errors
@@ -41,6 +47,8 @@ class SceneMasks:
     """Class mask."""
     confidence: Path | None
     """Confidence raster; None if none was written."""
+    by_name: bool = False
+    """The mask was made of an image elsewhere, which bears the same name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,8 @@ class SceneScore:
     """Distance to a border that counts as near, pixels."""
     resampled: bool
     """Labels lie on another grid than the mask: the nearest of them were taken."""
+    covered: float
+    """Part of the labels' grid that the mask covers, 0..1."""
     chips: tuple[Chip, ...] = field(repr=False)
     """Its worst chips, the worst first."""
 
@@ -67,6 +77,17 @@ class ScoreSettings:
     """Side of chips, pixels."""
     worst: int = 12
     """Chips to keep."""
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            ConfigError: A number makes no sense.
+        """
+        for name, least in (("border", 1), ("chip", 1), ("worst", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"scoring.{name} is {value}; use {least} or more")
 
 
 class PairReader:
@@ -97,7 +118,10 @@ class PairReader:
         self._stack.close()
 
     def indices(self, window: Window) -> tuple[Indices, Indices]:
-        """Return true and predicted classes of a window, `IGNORE` where unknown."""
+        """Return true and predicted classes of a window.
+
+        Both are `IGNORE` where unknown, predictions that do not count `UNCOUNTED`.
+        """
         truth = self._pairs.of_labels[
             self.overlay.read(window, self._scene.labels.read_labels)
         ]
@@ -109,7 +133,6 @@ class PairReader:
                 f"{self._scene.mask} holds the values {strange}, which are no classes "
                 "of its model; remove item.json beside it, and the scene is made again"
             )
-        truth[predicted == UNCOUNTED] = IGNORE
         return truth, predicted
 
     def confidence(self, window: Window) -> npt.NDArray[np.uint8] | None:
@@ -143,11 +166,17 @@ def score_scene(
     worst: list[Chip] = []
     with PairReader(scene, pairs) as reader:
         width = border_width(reader.grid.shape, settings.border)
+        least = fewest_pixels(reader.grid.shape, settings.chip)
         for block in blocks(reader.grid, settings.chip):
             outer = _grown(block, width, reader.grid)
             truth, predicted = reader.indices(outer)
             inner = block.relative_to(outer).slices
-            near = tuple(near_border(each, width)[inner] for each in (truth, predicted))
+            # Where one of them is unknown nobody knows of a border in the other.
+            unknown = ~is_scored(truth, predicted)
+            near = tuple(
+                near_border(np.where(unknown, np.uint8(IGNORE), each), width)[inner]
+                for each in (truth, predicted)
+            )
             truth, predicted = truth[inner], predicted[inner]
             total += count_block(
                 truth,
@@ -156,9 +185,14 @@ def score_scene(
                 reader.confidence(block),
                 pairs.size,
             )
-            worst += chips_of(scene.scene_id, truth, predicted, block, settings.chip)
+            worst += chips_of(
+                scene.scene_id, truth, predicted, block, settings.chip, least
+            )
             worst = sorted(worst)[: settings.worst]
-        return SceneScore(total, width, reader.overlay.resampled, tuple(worst))
+        overlay = reader.overlay
+        return SceneScore(
+            total, width, overlay.resampled, overlay.covered, tuple(worst)
+        )
 
 
 def blocks(grid: Grid, chip: int) -> Iterator[Window]:

@@ -32,6 +32,7 @@ from geoseg.pipelines.evaluate_scenes import (
     LabelledSet,
     image_files,
     open_labelled,
+    readable,
 )
 from geoseg.pipelines.evaluate_variants import Sections, Variant, make_variants
 from geoseg.pipelines.preview import bands_of
@@ -125,23 +126,28 @@ def run(config: EvaluateConfig, watcher: Watcher | None = None) -> Evaluation:
     base = Sections(config.model, config.tiling, _reading(config))
     variants = make_variants(base, config.compare)
     classes = _classes(config, variants)
+    _check_ids(config, classes)
     labelled = open_labelled(config.data, config.part, classes[0], watcher.note)
     mappings = per_model(config.mapping, classes)
     for known, mapping in zip(classes, mappings, strict=True):
         # Refused here: masks of a model without a common class may take hours.
         pair_classes(labelled.classes, known, mapping, config.leave_out)
+    # Before masks are made, which may take hours.
+    labelled, failures = readable(labelled)
     files = image_files(labelled.sources, config.out)
     # Of what was written here nobody could change the place.
     copies = [files[one.name] for one in labelled.sources if one.path is None]
     made = list(_masks(config, variants, tuple(files.values()), copies, watcher))
+    failures += [Failure(one.name, "", one.failure) for one in made if one.failure]
     compared = [
         _compare(config, labelled, files, one, mapping, watcher)
         for one, mapping in zip(made, mappings, strict=True)
+        if not one.failure
     ]
-    evaluation = _evaluation(config, labelled.title, compared)
+    evaluation = _evaluation(config, labelled.title, compared, failures)
     pictures = [
-        _pictures(result, one.folder)
-        for result, one in zip(evaluation.runs, made, strict=True)
+        _pictures(result, one.made.folder)
+        for result, one in zip(evaluation.runs, compared, strict=True)
     ]
     _write(config.out / RECORD, dumps(record(evaluation)))
     _write(config.out / MARKDOWN, markdown(evaluation))
@@ -184,7 +190,8 @@ def _masks(
 ) -> Iterator[MadeMasks]:
     """Yield the masks of each run, made first where they are not."""
     for folder in config.run:
-        yield MadeMasks(str(folder), {}, folder, read_predictions(folder), {})
+        found = read_predictions(folder)
+        yield MadeMasks(str(folder), {}, folder, found, {}, found=True)
     if config.run:
         return
     for variant in variants:
@@ -231,22 +238,44 @@ def _compare(
     return Compared(made, pairs, scenes, scores, {**missing, **failed})
 
 
+def _check_ids(
+    config: EvaluateConfig, classes: Sequence[tuple[ClassInfo, ...]]
+) -> None:
+    """Refuse models whose ids mean different classes, if labels hold such ids.
+
+    Raises:
+        ConfigError: They do.
+    """
+    tables = [{info.id: info.name for info in known} for known in classes]
+    if not config.data.get("classes") and any(one != tables[0] for one in tables):
+        raise ConfigError(
+            "ids of the models' classes mean different things, and labels without a "
+            "class table hold ids of a model; give data.classes, with `mask` values"
+        )
+
+
 def _evaluation(
-    config: EvaluateConfig, title: str, compared: Sequence[Compared]
+    config: EvaluateConfig,
+    title: str,
+    compared: Sequence[Compared],
+    failed: Sequence[Failure],
 ) -> Evaluation:
     """Put runs side by side; scenes that one of them lacks count in none."""
-    failures = [
+    failures = [*failed]
+    failures += [
         Failure(one.made.name, scene, reason)
         for one in compared
         for scene, reason in one.failures.items()
     ]
     left_out = {failure.scene for failure in failures}
+    if not compared:
+        raise EvaluationError(f"{failures[0].what}: {failures[0].reason}")
     runs = []
     for one in compared:
         common = [name for name in one.scores if name not in left_out]
         if not common:
             raise EvaluationError(
-                f"no labelled scene could be compared; {failures[0].scene}: "
+                f"no labelled scene could be compared; {failures[0].what}: "
                 f"{failures[0].reason}"
             )
         runs.append(

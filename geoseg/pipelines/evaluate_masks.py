@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from geoseg.data.labelled import LabelledSource
-from geoseg.errors import EvaluationError, SceneError
+from geoseg.errors import SceneError
 from geoseg.evaluation.matching import ClassPairs
 from geoseg.evaluation.predictions import Prediction
 from geoseg.evaluation.scene import SceneMasks, SceneScore, ScoreSettings, score_scene
@@ -28,20 +29,21 @@ class MadeMasks:
     """Finished scenes by id."""
     failures: Mapping[str, str]
     """Why a scene failed, by what was segmented."""
+    found: bool = False
+    """The run directory was there before: images may have moved since."""
 
     @property
     def model(self) -> Prediction:
-        """A scene, which tells the model; all have the same.
+        """A scene, which tells the model; all have the same."""
+        return next(iter(self.predictions.values()))
 
-        Raises:
-            EvaluationError: There is none.
-        """
-        for one in self.predictions.values():
-            return one
+    @property
+    def failure(self) -> str:
+        """Why there is no mask at all, "" if there is one."""
+        if self.predictions:
+            return ""
         source, reason = next(iter(self.failures.items()))
-        raise EvaluationError(
-            f"no scene of {self.name} could be segmented; {source}: {reason}"
-        )
+        return f"no scene could be segmented; {source}: {reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,26 +67,53 @@ def pair_masks(
 ) -> tuple[dict[str, SceneMasks], dict[str, str]]:
     """Return what is compared, and why other scenes are not, by name of the scene.
 
-    A mask is known by the image that it was made of, else by a name of its own.
+    A mask is known by the image that it was made of; in a run directory that was there
+    before, else by a name that is one scene's and one mask's only.
     """
     by_image = {one.source: one for one in made.predictions.values()}
-    by_name: dict[str, list[Prediction]] = {}
-    for one in made.predictions.values():
-        for name in {one.scene_id, one.scene_id.rpartition("/")[2]}:
-            by_name.setdefault(name, []).append(one)
+    images = {one.name: shown(files[one.name]) for one in sources}
+    known = {name: by_image[at] for name, at in images.items() if at in by_image}
+    named = _by_name(files, known, made) if made.found else {}
     pairs, missing = {}, {}
     for source in sources:
         image = files[source.name]
-        named = by_name.get(source.name) or by_name.get(Path(image).stem) or []
-        found = by_image.get(shown(image)) or (named[0] if len(named) == 1 else None)
+        found = known.get(source.name) or named.get(source.name)
         if found is not None:
             pairs[source.name] = SceneMasks(
-                found.scene_id, source, image, found.mask, found.confidence
+                found.scene_id,
+                source,
+                image,
+                found.mask,
+                found.confidence,
+                by_name=source.name in named,
             )
         else:
             reason = f"{made.folder} holds no mask of {image}"
             missing[source.name] = made.failures.get(shown(image), reason)
     return pairs, missing
+
+
+def _by_name(
+    files: Mapping[str, str], known: Mapping[str, Prediction], made: MadeMasks
+) -> dict[str, Prediction]:
+    """Return masks that bear the names of scenes whose images have none."""
+    taken = {one.scene_id for one in known.values()}
+    by_name: dict[str, list[Prediction]] = {}
+    for one in made.predictions.values():
+        if one.scene_id not in taken:
+            for name in {one.scene_id, one.scene_id.rpartition("/")[2]}:
+                by_name.setdefault(name, []).append(one)
+    candidates = {
+        scene: by_name.get(scene) or by_name.get(Path(image).stem) or []
+        for scene, image in files.items()
+        if scene not in known
+    }
+    asked = Counter(one.scene_id for several in candidates.values() for one in several)
+    return {
+        scene: several[0]
+        for scene, several in candidates.items()
+        if len(several) == 1 and asked[several[0].scene_id] == 1
+    }
 
 
 def score_scenes(
@@ -113,7 +142,7 @@ def score_scenes(
             continue
         finally:
             told(number)
-        if score.counts.scored or score.counts.unpredicted.any():
+        if score.counts.labelled.any():
             scores[scene] = score
         else:
             failed[scene] = "it has no pixel with a label"

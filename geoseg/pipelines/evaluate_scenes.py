@@ -6,7 +6,7 @@ import hashlib
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,15 @@ from geoseg.config import convert
 from geoseg.data.config import DataConfig, SplitConfig
 from geoseg.data.labelled import LabelledSource
 from geoseg.data.sources import open_split
-from geoseg.errors import GeosegWarning, OutputError, UsageError
+from geoseg.errors import (
+    EvaluationError,
+    GeosegWarning,
+    OutputError,
+    SceneError,
+    UsageError,
+)
+from geoseg.evaluation.results import Failure
+from geoseg.evaluation.scene import BLOCK, blocks
 from geoseg.grid import Grid, Window
 from geoseg.io.atomic import atomic_path
 from geoseg.io.gdal import absolute, gdal_env, write_errors
@@ -97,6 +105,29 @@ def open_labelled(
     if config.split != SplitConfig():
         title += f" ({chosen})"
     return LabelledSet(title, sources, config.table.infos)
+
+
+def readable(labelled: LabelledSet) -> tuple[LabelledSet, list[Failure]]:
+    """Read all labels once; return scenes whose labels can be used, and the others.
+
+    Raises:
+        EvaluationError: There are none that can.
+    """
+    sources, failures = [], []
+    for source in labelled.sources:
+        try:
+            for block in blocks(source.grid, BLOCK):
+                source.read_labels(block)
+        except SceneError as error:
+            failures.append(Failure("", source.name, str(error)))
+        else:
+            sources.append(source)
+    if not sources:
+        raise EvaluationError(
+            f"no scene has labels that can be used; {failures[0].scene}: "
+            f"{failures[0].reason}"
+        )
+    return replace(labelled, sources=tuple(sources)), failures
 
 
 def _completed(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from geoseg.errors import UsageError
-from geoseg.evaluation.counts import IGNORE
-from geoseg.evaluation.matching import FOREIGN, UNCOUNTED, pair_classes, per_model
+from geoseg.evaluation.counts import IGNORE, UNCOUNTED
+from geoseg.evaluation.matching import FOREIGN, pair_classes, per_model
 from geoseg.types import ClassInfo
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from affine import Affine
+from evaluations import evaluated, segmented
 from labelled_rasters import CLASSES, draw, tallied, write_scene
 from rasters import NORTH_UP, write_raster
-from running import read_band, segment_plainly
+from running import read_band
 from stubs import save_stub
 
 from geoseg.clusters.config import ClusterConfig
 from geoseg.errors import ConfigError, EvaluationError, UsageError
 from geoseg.evaluation import scene as scene_module
-from geoseg.evaluation.results import Evaluation, Resampling
+from geoseg.evaluation.results import Resampling
 from geoseg.evaluation.scene import ScoreSettings
 from geoseg.pipelines.evaluate import EvaluateConfig, Watcher, run
 from geoseg.pipelines.segment import ModelConfig
@@ -48,30 +48,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def masks(root: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run directory of the two."""
     return segmented(root, model, tmp_path_factory.mktemp("runs") / "native")
-
-
-def segmented(
-    root: Path,
-    model: Path,
-    out: Path,
-    sections: dict[str, dict[str, Any]] | None = None,
-) -> Path:
-    images = sorted((root / "images").glob("*.tif"))
-    quick = {"output": {"polygons": False}}
-    segment_plainly(images, out, model, quick | (sections or {}))
-    return out
-
-
-def evaluated(
-    out: Path,
-    root: Path,
-    runs: Sequence[Path],
-    **options: Any,  # noqa: ANN401 (fields of EvaluateConfig)
-) -> Evaluation:
-    data = {"root": str(root), "ignore": [0], **options.pop("data", {})}
-    scoring = options.pop("scoring", ScoreSettings(border=3, chip=32))
-    config = EvaluateConfig(out, data, run=tuple(runs), scoring=scoring, **options)
-    return run(config)
 
 
 def test_counts_equal_those_of_the_masks_that_segment_wrote(

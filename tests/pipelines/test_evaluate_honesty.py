@@ -1,0 +1,273 @@
+"""What makes figures look better or worse than they are, and what is said of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from evaluations import evaluated, segmented
+from labelled_rasters import CLASSES, draw, write_scene
+from rasters import write_raster
+from running import read_band
+from stubs import save_stub
+
+from geoseg.clusters.config import ClusterConfig
+from geoseg.errors import ConfigError, EvaluationError
+from geoseg.evaluation.results import Resampling, RunResult, notes_of
+from geoseg.evaluation.scene import ScoreSettings
+from geoseg.pipelines.evaluate import EvaluateConfig, run
+from geoseg.pipelines.segment import ModelConfig
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "levels"
+    return save_stub(folder, kind="levels", num_classes=CLASSES)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("labelled")
+    for seed, name in enumerate(("north", "south")):
+        write_scene(folder, name, *draw(seed))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def masks(root: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return segmented(root, model, tmp_path_factory.mktemp("runs") / "native")
+
+
+def test_a_failed_scene_takes_no_mask_of_another_one(
+    tmp_path: Path, model: Path
+) -> None:
+    for place, seed in (("A", 0), ("B", 1)):
+        write_scene(tmp_path / "data" / place, "0001", *draw(seed))
+    out = tmp_path / "run"
+    segmented(tmp_path / "data" / "A", model, out)
+    patterns = {"images": "{folder}/images/{stem}.tif"}
+    patterns["labels"] = "{folder}/masks/{stem}.tif"
+    options = {"data": patterns}
+    evaluation = evaluated(tmp_path / "out", tmp_path / "data", [out], **options)
+    assert list(evaluation.runs[0].scores) == ["A/0001"]
+    assert [failure.scene for failure in evaluation.failures] == ["B/0001"]
+    # Moved away, "0001" may be either: neither is taken.
+    moved = (tmp_path / "data").rename(tmp_path / "moved")
+    with pytest.raises(EvaluationError, match="holds no mask of"):
+        evaluated(tmp_path / "other", moved, [out], **options)
+    shutil.rmtree(moved / "B")
+    evaluation = evaluated(tmp_path / "third", moved, [out], **options)
+    assert evaluation.ok
+    assert any("by their names" in note for note in notes_of(evaluation))
+
+
+def test_what_is_right_is_right_beside_what_is_unknown(
+    tmp_path: Path, root: Path, masks: Path
+) -> None:
+    perfect = shutil.copytree(masks, tmp_path / "perfect")
+    made = shutil.copytree(root, tmp_path / "data")
+    for name in ("north", "south"):
+        mask = read_band(perfect / name / "classes.tif")
+        # Labels are islands, and parts of the mask are nodata.
+        labels = np.where(np.add.outer(*map(np.arange, mask.shape)) % 40 < 20, mask, 0)
+        labels[mask == 255] = 1
+        write_raster(made / "masks" / f"{name}.tif", labels)
+    [result] = evaluated(tmp_path / "out", made, [perfect]).runs
+    assert result.metrics.accuracy == 1
+    assert result.counts.border.any()
+    np.testing.assert_array_equal(result.metrics.boundary_iou, 1)
+    mapping = {"class 4": "ignore"}
+    [result] = evaluated(tmp_path / "map", made, [perfect], mapping=mapping).runs
+    assert result.metrics.mean_boundary_iou == 1
+
+
+def test_pixels_that_a_mapping_ignores_are_counted_and_told(
+    tmp_path: Path, root: Path, masks: Path
+) -> None:
+    mapping = {"class 4": "ignore"}
+    evaluation = evaluated(tmp_path, root, [masks], mapping=mapping)
+    [result] = evaluation.runs
+    expected = sum(
+        np.bincount(
+            read_band(root / "masks" / f"{name}.tif")[
+                read_band(masks / name / "classes.tif") == 4
+            ],
+            minlength=CLASSES + 1,
+        )[1:]
+        for name in ("north", "south")
+    )
+    np.testing.assert_array_equal(result.counts.uncounted, expected)
+    share = int(np.sum(expected)) / int(result.counts.labelled.sum())
+    assert (
+        f"{np.sum(expected):,} labelled pixels ({share:.2%}) are predicted as what "
+        "--map ignores: they count in no metric"
+    ) in notes_of(evaluation)
+    [told] = json.loads((tmp_path / "evaluation.json").read_text())["runs"]
+    assert told["confusion"]["ignored"] == np.asarray(expected).tolist()
+
+
+def test_runs_of_unlike_pixels_are_told_apart(
+    tmp_path: Path, root: Path, masks: Path
+) -> None:
+    assert not any("different parts" in note for note in same(tmp_path, root, masks))
+    silent = shutil.copytree(masks, tmp_path / "silent")
+    for name in ("north", "south"):
+        truth = read_band(root / "masks" / f"{name}.tif")
+        path = silent / name / "classes.tif"
+        mask = read_band(path)
+        write_raster(path, np.where(mask == truth, mask, 255), nodata=255)
+    evaluation = evaluated(tmp_path / "out", root, [masks, silent])
+    assert evaluation.runs[1].metrics.accuracy == 1
+    [note] = [note for note in notes_of(evaluation) if "different parts" in note]
+    assert f"{silent}: {evaluation.runs[1].scored_share:.1%}" in note
+
+
+def same(folder: Path, root: Path, masks: Path) -> list[str]:
+    return notes_of(evaluated(folder / "same", root, [masks, masks]))
+
+
+def test_masks_of_a_part_of_the_labels_are_told(
+    tmp_path: Path, root: Path, masks: Path
+) -> None:
+    part = shutil.copytree(masks, tmp_path / "part")
+    mask = read_band(part / "north" / "classes.tif")[:50]
+    for name, pixels in (("classes", mask), ("confidence", mask.clip(max=100))):
+        write_raster(part / "north" / f"{name}.tif", pixels, nodata=255)
+    evaluation = evaluated(tmp_path / "out", root, [part])
+    assert evaluation.runs[0].scores["north"].covered == pytest.approx(1 / 3)
+    assert any(
+        "1 of 2 scenes cover a part of their labels only, 33.3%" in note
+        for note in notes_of(evaluation)
+    )
+
+
+def test_calibration_of_a_part_is_said_to_be_of_a_part(
+    tmp_path: Path, root: Path, masks: Path
+) -> None:
+    partly = shutil.copytree(masks, tmp_path / "partly")
+    item = partly / "south" / "item.json"
+    content = json.loads(item.read_text())
+    del content["assets"]["confidence"]
+    item.write_text(json.dumps(content))
+    evaluation = evaluated(tmp_path / "out", root, [partly])
+    assert any("calibration is that of 5" in note for note in notes_of(evaluation))
+
+
+def test_chips_are_no_slivers(tmp_path: Path, root: Path, masks: Path) -> None:
+    # 150 rows are one chip of 146 and one of 4.
+    scoring = ScoreSettings(border=3, chip=146, worst=20)
+    [result] = evaluated(tmp_path / "a", root, [masks], scoring=scoring).runs
+    assert shapes_of(result) == [(146, 146)] * 2
+    # A scene below a chip's size is one all the same.
+    scoring = ScoreSettings(border=3, chip=600)
+    [result] = evaluated(tmp_path / "b", root, [masks], scoring=scoring).runs
+    assert shapes_of(result) == [(150, 170)] * 2
+
+
+def shapes_of(result: RunResult) -> list[tuple[int, int]]:
+    """Heights and widths of the worst chips."""
+    windows = [chip.window for _, chip in result.worst_chips]
+    return [(window.height, window.width) for window in windows]
+
+
+def test_ids_that_mean_different_classes_are_refused(
+    tmp_path: Path, root: Path, masks: Path
+) -> None:
+    other = shutil.copytree(masks, tmp_path / "other")
+    for item in other.glob("*/item.json"):
+        text = (
+            item.read_text().replace("class 1", "was 1").replace("class 2", "class 1")
+        )
+        item.write_text(text.replace("was 1", "class 2"))
+    with pytest.raises(ConfigError, match=r"ids .* mean different things"):
+        evaluated(tmp_path / "out", root, [masks, other])
+    table = [
+        {"id": n, "name": f"class {n}", "color": [n, 0, 0], "mask": [n]}
+        for n in range(1, 5)
+    ]
+    data = {"classes": table}
+    assert evaluated(tmp_path / "out", root, [masks, other], data=data).ok
+
+
+def test_notes_do_not_claim_what_is_not_so(
+    tmp_path: Path, root: Path, masks: Path
+) -> None:
+    table = [
+        {"id": n, "name": f"class {n}" if n < 5 else "snow", "color": [n, 0, 0]}
+        for n in range(1, 6)
+    ]
+    evaluation = evaluated(tmp_path, root, [masks], data={"classes": table})
+    # Nothing is snow, so it counts in no mean.
+    notes = notes_of(evaluation)
+    assert not any("has no class for" in note for note in notes)
+    assert any("no labelled pixel is snow" in note for note in notes)
+    assert np.isnan(evaluation.runs[0].metrics.iou[4])
+    evaluation = evaluated(tmp_path, root, [masks], leave_out=("class 4",))
+    assert any(
+        "classes that no label stands for which counts (class 4)" in note
+        for note in notes_of(evaluation)
+    )
+
+
+@pytest.mark.parametrize(
+    ("section", "wrong"),
+    [
+        (ScoreSettings, {"border": 0}),
+        (ScoreSettings, {"chip": 0}),
+        (ScoreSettings, {"worst": -1}),
+        (Resampling, {"resamples": -5}),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(
+    section: Any,  # noqa: ANN401 (a class)
+    wrong: dict[str, int],
+) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"{next(iter(wrong))} is .*; use \d or more"
+    ):
+        section(**wrong)
+
+
+def test_labels_are_looked_at_before_masks_are_made(
+    tmp_path: Path, root: Path, masks: Path
+) -> None:
+    data = shutil.copytree(root, tmp_path / "data")
+    labels = read_band(data / "masks" / "south.tif")
+    labels[3, 5] = 77
+    write_raster(data / "masks" / "south.tif", labels)
+    evaluation = evaluated(tmp_path / "out", data, [masks])
+    [failure] = evaluation.failures
+    assert (failure.run, failure.scene) == ("", "south")
+    assert "77" in failure.reason
+    write_raster(data / "masks" / "north.tif", np.full_like(labels, 99))
+    with pytest.raises(EvaluationError, match="no scene has labels that can be used"):
+        evaluated(tmp_path / "other", data, [masks])
+
+
+@pytest.mark.slow
+def test_a_setting_that_fails_leaves_the_others(
+    tmp_path: Path, root: Path, model: Path, scheduler: str
+) -> None:
+    config = EvaluateConfig(
+        tmp_path,
+        {"root": str(root), "ignore": [0]},
+        compare=("input.bands=null,[4,5,6]",),
+        model=ModelConfig(str(model), ("stubs",), device="cpu"),
+        cluster=ClusterConfig(scheduler=scheduler, timeout=300),
+    )
+    evaluation = run(config)
+    assert [dict(result.settings) for result in evaluation.runs] == [
+        {"input.bands": "null"}
+    ]
+    [failure] = evaluation.failures
+    assert failure.what == "input.bands=[4, 5, 6]"
+    assert "no scene could be segmented" in failure.reason
+    assert failure.what in (tmp_path / "evaluation.html").read_text()
+    assert list(evaluation.runs[0].scores) == ["north", "south"]
