@@ -44,7 +44,7 @@ def local_cluster(
     Raises:
         ClusterError: They do not start in time.
     """
-    workers = config.workers or default_workers(model, _folder_bytes(model.folder))
+    workers = config.workers or default_workers(model, _weight_bytes(model.folder))
     late = f"within {config.timeout:g} s; raise cluster.timeout on a busy machine"
     with (
         tempfile.TemporaryDirectory(
@@ -111,6 +111,8 @@ def _child_environment() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _folder_bytes(folder: str) -> int:
-    with os.scandir(folder) as entries:
-        return sum(entry.stat().st_size for entry in entries if entry.is_file())
+def _weight_bytes(folder: str) -> int:
+    """Return how large a model folder is, or the file of a checkpoint."""
+    path = Path(folder)
+    files = [path] if path.is_file() else path.iterdir()
+    return sum(file.stat().st_size for file in files if file.is_file())

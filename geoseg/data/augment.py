@@ -49,6 +49,12 @@ def recolor(rng: np.random.Generator, image: Tensor, strength: float) -> Tensor:
     """
     if strength == 0:
         return image
+    # torchvision clamps to 1, and a few pixels of some sensors are above their scale.
+    peak = max(1.0, float(image.max()))
+    return peak * _recolored(rng, image / peak, strength)
+
+
+def _recolored(rng: np.random.Generator, image: Tensor, strength: float) -> Tensor:
     brightness, contrast, saturation = 1 + rng.uniform(-strength, strength, 3)
     cast = 1 + rng.uniform(-1, 1, len(image)) * strength * _CAST
     # Band by band: torchvision knows images of one or three bands only.

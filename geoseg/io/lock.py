@@ -28,9 +28,15 @@ def exclusive(path: Path, folder: Path) -> Iterator[None]:
         folder: What it guards, for the message.
 
     Raises:
-        OutputError: Another process holds it.
+        OutputError: Another process holds it, or it cannot be made.
     """
-    with path.open("a") as file:
+    try:
+        opened = path.open("a")
+    except OSError as error:
+        raise OutputError(
+            f"{folder} cannot be written to ({error.strerror}); choose another -o"
+        ) from error
+    with opened as file:
         try:
             held = _lock(file)
         except OSError:

@@ -11,14 +11,15 @@ from typing import Any
 
 import torch
 import yaml
+from torch import nn
 from transformers import Mask2FormerForUniversalSegmentation
 
 from geoseg.config import dump
-from geoseg.data.chips import ChipConfig, chip_sampler
+from geoseg.data.chips import ChipConfig, ChipSampler, chip_sampler
 from geoseg.data.config import DataConfig
 from geoseg.data.labelled import LabelledSource
 from geoseg.data.sources import Split, open_split
-from geoseg.errors import ModelError, OutputError
+from geoseg.errors import ConfigError, ModelError, OutputError
 from geoseg.io.atomic import atomic_path
 from geoseg.io.lock import exclusive
 from geoseg.models.export import Declared, declare, save_model
@@ -113,7 +114,9 @@ def _run_alone(config: TrainConfig, listener: Listener) -> Trained:
     spec = _declare(model, config)
     data = config.data
     split = open_split(data, ("train", "validation"))
-    recipe = recipe_of(config, split) | _start(config, begun)
+    _check_model_folder(config.out, begun)
+    chips = chip_sampler(split.train, data, config.chips)
+    recipe = recipe_of(config, split, chips) | _start(config, begun)
     check_folder(config.out, recipe)
     if is_first_process():
         # After the checkpoint was accepted: it tells of the run that is in the folder.
@@ -121,7 +124,7 @@ def _run_alone(config: TrainConfig, listener: Listener) -> Trained:
             path.write_text(dump(config))
     module = SegmentationModule(
         model,
-        chip_sampler(split.train, data, config.chips),
+        chips,
         config.train,
         weights=config.loss,
         chip_size=config.chips.size,
@@ -157,7 +160,12 @@ def _declare(
     patch = patch_size(model.config)
     for size in (config.chips.size, config.train.final_chip_size, config.tile_size):
         check_tile_size(size, patch)
-    data = config.data
+    data, channels = config.data, _channels(model)
+    if len(data.mean) != channels:
+        raise ConfigError(
+            f"data.mean and data.std have {len(data.mean)} numbers, and the model "
+            f"takes {channels} bands; give as many, or set model.backbone_config"
+        )
     declare(model, **_declared(config))
     return ModelSpec(
         name=config.out.name,
@@ -171,6 +179,12 @@ def _declare(
         resolution=data.resolution,
         weights_sha256="",
     )
+
+
+def _channels(model: Mask2FormerForUniversalSegmentation) -> int:
+    """Return how many bands a model takes: what its first convolution does."""
+    first = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
+    return first.in_channels
 
 
 def _declared(config: TrainConfig) -> Declared:
@@ -226,9 +240,10 @@ def _validation(
 ) -> Validation | None:
     if not scenes:
         return None
-    most = config.train.validation_scenes or len(scenes)
+    most = min(config.train.validation_scenes or len(scenes), len(scenes))
     return Validation(
-        scenes[:: -(-len(scenes) // most)],
+        # Drawn evenly.
+        [scenes[number * len(scenes) // most] for number in range(most)],
         spec,
         config.out,
         every=config.train.validate_every,
@@ -236,6 +251,7 @@ def _validation(
         precision=config.train.precision,
         seen=log,
         looked=log.looked,
+        on_bad=config.data.on_bad,
     )
 
 
@@ -254,7 +270,23 @@ def _write_model(
     unfinished.rename(folder)
 
 
-def recipe_of(config: TrainConfig, split: Split) -> dict[str, object]:
+def _check_model_folder(out: Path, begun: Mapping[str, object]) -> None:
+    """Refuse to write where a model is that was not made here.
+
+    Raises:
+        OutputError: There is one.
+    """
+    folder = out / "model"
+    if folder.exists() and not begun:
+        raise OutputError(
+            f"{folder} is there already, and no training in {out} made it; move it "
+            "away or set another out"
+        )
+
+
+def recipe_of(
+    config: TrainConfig, split: Split, chips: ChipSampler
+) -> dict[str, object]:
     """What a run's weights depend on, by dotted key.
 
     The folders are left out, which may move, and how often is told or saved.
@@ -273,7 +305,12 @@ def recipe_of(config: TrainConfig, split: Split) -> dict[str, object]:
     }
     flat = dict(_flatten(yaml.safe_load(dump(config)), ""))
     kept = {key: value for key, value in flat.items() if key not in free}
-    return kept | {f"scenes.{part}": digest for part, digest in found.items()}
+    kept |= {f"scenes.{part}": digest for part, digest in found.items()}
+    # How many pixels of each class lie where: other labels have other counts.
+    counts = hashlib.sha256()
+    for seen in chips.index:
+        counts.update(seen.counts.tobytes())
+    return kept | {"scenes.labels": counts.hexdigest()[:12]}
 
 
 def _digest(names: Sequence[str]) -> str:

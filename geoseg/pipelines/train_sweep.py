@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from geoseg.config import combinations, compose, convert
-from geoseg.errors import ConfigError, ModelError, TrainingError
+from geoseg.errors import ConfigError, ModelError, SceneError, TrainingError
 from geoseg.io.atomic import atomic_path
 from geoseg.models.registry import find_model
 from geoseg.pipelines import train
@@ -107,7 +107,7 @@ def run(runs: Sequence[SweepRun], watching: Watching) -> list[SweepResult]:
             try:
                 outcome = train.run(one.config, listener).outcome
                 results.append(SweepResult(one, outcome))
-            except (ModelError, TrainingError) as error:
+            except (ModelError, SceneError, TrainingError) as error:
                 results.append(SweepResult(one, None, str(error)))
         _write_table(one.config.out.parent / TABLE, results)
     return results

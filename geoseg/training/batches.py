@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from geoseg.errors import GeosegError
 from geoseg.training.config import LoopConfig
 
 
@@ -74,6 +75,22 @@ class StepBatches(Dataset[StepBatch]):
         return StepBatch(step, first, torch.stack(images), torch.stack(labels))
 
 
+class _Carried(Dataset["StepBatch | GeosegError"]):
+    """Returns errors instead of raising them.
+
+    A loader would make many lines of one that a process of its own raises.
+    """
+
+    def __init__(self, batches: StepBatches) -> None:
+        self.batches = batches
+
+    def __getitem__(self, step: int) -> StepBatch | GeosegError:
+        try:
+            return self.batches[step]
+        except GeosegError as error:
+            return error
+
+
 class _Remaining(Sampler[int]):
     """Steps from `first` on; its length is that of the whole run, as trainers count."""
 
@@ -87,11 +104,14 @@ class _Remaining(Sampler[int]):
         return self.steps
 
 
-def load_steps(batches: StepBatches, first: int) -> DataLoader[StepBatch]:
-    """Load batches in order of steps, beginning with `first`."""
+def load_steps(batches: StepBatches, first: int) -> DataLoader[StepBatch | GeosegError]:
+    """Load batches in order of steps, beginning with `first`.
+
+    What goes wrong comes in place of a batch.
+    """
     workers = batches.config.workers
     return DataLoader(
-        batches,
+        _Carried(batches),
         batch_size=None,
         sampler=_Remaining(first, len(batches)),
         num_workers=workers,

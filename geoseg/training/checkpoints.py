@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -19,6 +19,9 @@ from geoseg.training.module import RECIPE
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 """Files of a run folder: where it goes on, and the weights with the best mIoU."""
+
+_REMEMBERED = 0.5
+"""Share of the longest step that the next one is expected to take, at least."""
 
 _FOREIGN = (EOFError, KeyError, RuntimeError, ValueError, pickle.UnpicklingError)
 """What torch raises on a file that is no checkpoint, or one of another model."""
@@ -50,37 +53,71 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             ) from error
 
 
+class StepClock(Callback):
+    """Knows how long a step takes; goes before what validates, `Checkpoints` after it.
+
+    A step that took long once, in a process that was stopped, is soon forgotten.
+    """
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+        """Seconds that the next step may take."""
+        self._begun = monotonic()
+
+    def restart(self) -> None:
+        """Count from here: what comes next is a step."""
+        self._begun = monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *_: object
+    ) -> None:
+        """Take the time."""
+        self.longest = max(monotonic() - self._begun, _REMEMBERED * self.longest)
+
+
 class Checkpoints(Callback):
     """Saves the run at most so many seconds after the last time, and at its end.
+
+    A validation may add its own time. With new best weights it saves at once: what
+    tells their step is in the checkpoint.
 
     Args:
         folder: The run folder.
         seconds: Longest time between two checkpoints.
         steps: Steps of the whole run.
+        clock: Knows how long a step takes.
+        improved: Tells whether this step's validation wrote the best weights.
     """
 
-    def __init__(self, folder: Path, seconds: float, steps: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        seconds: float,
+        steps: int,
+        clock: StepClock,
+        improved: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.path, self.seconds, self.steps = folder / LAST, seconds, steps
+        self.clock, self.improved = clock, improved
         self._saved = monotonic()
-        self._longest = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count from here."""
-        self._saved = self._begun = monotonic()
+        self._saved = monotonic()
+        self.clock.restart()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *_: object
     ) -> None:
         """Save when it is time."""
-        now = monotonic()
         # Before the next step ends, not after it: a step may take minutes.
-        self._longest, self._begun = max(self._longest, now - self._begun), now
-        late = now - self._saved + self._longest > self.seconds
+        late = monotonic() - self._saved + self.clock.longest > self.seconds
         ended = trainer.should_stop or trainer.global_step >= self.steps
         # The first process's clock counts for all, who write together.
-        if trainer.strategy.broadcast(late or ended):
+        if trainer.strategy.broadcast(late or ended or self.improved()):
             trainer.save_checkpoint(self.path)
-            self._saved = self._begun = monotonic()
+            self._saved = monotonic()
+        self.clock.restart()
 
 
 def read_checkpoint(path: Path, recipe: Mapping[str, object]) -> dict[str, Any]:
@@ -147,7 +184,8 @@ def _check_recipe(
     differences = [
         f"{key} is {now.get(key)!r}, was {begun.get(key)!r}"
         for key in sorted(begun.keys() | now.keys())
-        if begun.get(key) != now.get(key)
+        # As text: not a number is what it was.
+        if json.dumps(begun.get(key)) != json.dumps(now.get(key))
     ]
     if differences:
         raise ConfigError(

@@ -22,6 +22,7 @@ from geoseg.training.checkpoints import (
     LAST,
     AtomicCheckpointIO,
     Checkpoints,
+    StepClock,
     foreign,
     read_checkpoint,
 )
@@ -89,9 +90,14 @@ def fit(
         cuda = uses_cuda(config)
         if is_first_process():
             check_memory(module, cuda=cuda)
-        order = [_Threads(threads), log]
-        order += [] if validation is None else [validation]
-        order += [Checkpoints(folder, config.checkpoint_seconds, config.steps)]
+        clock = StepClock()
+        order: list[Callback] = [_Threads(threads), clock, log]
+        seconds = config.checkpoint_seconds
+        saver = Checkpoints(folder, seconds, config.steps, clock)
+        if validation is not None:
+            order += [validation]
+            saver.improved = lambda: validation.improved
+        order += [saver]
         trainer = make_trainer(config, folder, [*order, *callbacks], cuda=cuda)
         with _quiet(), _interruptions(), _memory_errors(module):
             trainer.fit(module, ckpt_path=last if begun else None, weights_only=True)
@@ -99,8 +105,11 @@ def fit(
         steps = trainer.global_step
     if validation is None or not (folder / BEST).exists():
         return Outcome(steps, None, None)
-    _load_weights(module, read_checkpoint(folder / BEST, module.recipe), folder / BEST)
-    return Outcome(steps, validation.best["step"], validation.best["miou"])
+    best = read_checkpoint(folder / BEST, module.recipe)
+    _load_weights(module, best, folder / BEST)
+    step, known = best["global_step"], validation.best
+    # Killed between the two files, and not the same when it was done again.
+    return Outcome(steps, step, known["miou"] if step == known["step"] else None)
 
 
 def uses_cuda(config: LoopConfig) -> bool:

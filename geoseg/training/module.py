@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Mask2FormerForUniversalSegmentation
 
-from geoseg.errors import TrainingError
+from geoseg.errors import GeosegError, TrainingError
 from geoseg.models.backbone import ViTAdapterBackbone
 from geoseg.models.checkpoint import checkpoint_payload
 from geoseg.models.presets import DECLARATION
@@ -99,7 +99,7 @@ class SegmentationModule(LightningModule):
         groups = parameter_groups([self.model, self.loss], vit, self.config)
         return torch.optim.AdamW(groups, lr=self.config.learning_rate)
 
-    def train_dataloader(self) -> DataLoader[StepBatch]:
+    def train_dataloader(self) -> DataLoader[StepBatch | GeosegError]:
         """Load this device's chips, from the step on that comes next."""
         batches = StepBatches(
             self.source,
@@ -110,7 +110,7 @@ class SegmentationModule(LightningModule):
         )
         return load_steps(batches, self.trainer.global_step)
 
-    def training_step(self, batch: StepBatch, _: int) -> dict[str, Any]:
+    def training_step(self, batch: StepBatch | GeosegError, _: int) -> dict[str, Any]:
         """Take one optimiser step.
 
         Returns:
@@ -118,7 +118,10 @@ class SegmentationModule(LightningModule):
 
         Raises:
             TrainingError: Loss or gradient is not finite; the weights did not change.
+            SceneError: A scene cannot be read.
         """
+        if isinstance(batch, GeosegError):
+            raise batch
         optimizer = cast(torch.optim.Optimizer, self.optimizers())
         optimizer.zero_grad(set_to_none=True)
         terms = self.backward_all(batch)

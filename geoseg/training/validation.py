@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from torchvision.transforms.v2 import functional as F
 
 from geoseg.blending import blend_classes
 from geoseg.data.labelled import LabelledScene, LabelledSource
+from geoseg.errors import GeosegWarning, SceneError
 from geoseg.evaluation.counts import Counts, Indices, SceneCounts, count_confusion
 from geoseg.evaluation.metrics import measure
 from geoseg.grid import Grid, Window
@@ -25,7 +27,7 @@ from geoseg.io.resolution import TOLERATED_RATIO
 from geoseg.tiling import TileGrid, default_stride
 from geoseg.training.checkpoints import BEST
 from geoseg.training.progress import Score
-from geoseg.types import ModelSpec
+from geoseg.types import ModelSpec, OnError
 
 _GAIN = 1e-6
 """Least gain of mIoU that counts as one."""
@@ -154,6 +156,7 @@ class Validation(Callback):
         precision: Arithmetic of the model.
         seen: Takes note of scores.
         looked: Takes note of predictions.
+        on_bad: What to do about a scene that cannot be read: leave it out, or raise.
     """
 
     def __init__(
@@ -167,12 +170,16 @@ class Validation(Callback):
         precision: str,
         seen: Seen,
         looked: Looked,
+        on_bad: OnError = "fail",
     ) -> None:
+        self.on_bad = on_bad
         self.scenes, self.spec, self.path = scenes, spec, folder / BEST
         self.every, self.patience, self.precision = every, patience, precision
         self.seen, self.looked = seen, looked
         self.best: dict[str, Any] = {"step": 0, "miou": -1.0}
         self.misses = 0
+        self.improved = False
+        """Whether this step's weights are the best so far."""
         self._size = (len(spec.classes), len(spec.classes))
 
     def state_dict(self) -> dict[str, Any]:
@@ -192,12 +199,12 @@ class Validation(Callback):
         self, trainer: Trainer, pl_module: LightningModule, *_: object
     ) -> None:
         """Validate when it is time."""
-        step = trainer.global_step
+        step, self.improved = trainer.global_step, False
         if step % self.every and step < trainer.max_steps:
             return
         assert isinstance(pl_module.average, nn.Module)
         score = self._score(trainer, pl_module.average)
-        better = score.miou > self.best["miou"] + _GAIN
+        better = self.improved = score.miou > self.best["miou"] + _GAIN
         self.misses = 0 if better else self.misses + 1
         if better:
             self.best = {"step": step, "miou": score.miou}
@@ -219,7 +226,12 @@ class Validation(Callback):
         confusion = np.zeros(self._size, np.int64)
         # Devices share the scenes.
         for scene in self.scenes[trainer.global_rank :: trainer.world_size]:
-            confusion += self._score_scene(predictor, scene, step, stride)
+            try:
+                confusion += self._score_scene(predictor, scene, step, stride)
+            except SceneError as error:
+                if self.on_bad == "fail":
+                    raise
+                warnings.warn(str(error), GeosegWarning, stacklevel=2)
         counts: Tensor = trainer.strategy.reduce(
             torch.from_numpy(confusion).to(trainer.strategy.root_device),
             reduce_op="sum",

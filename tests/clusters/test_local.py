@@ -15,7 +15,7 @@ from running import stub_config
 from geoseg.cluster import connect, plugin_name, worker_predictor
 from geoseg.clusters import local
 from geoseg.clusters.config import ClusterConfig
-from geoseg.clusters.local import default_workers
+from geoseg.clusters.local import _weight_bytes, default_workers
 
 
 def load_in_task(name: str, _: int) -> int:
@@ -95,3 +95,10 @@ def test_a_scheduler_may_say_much_and_no_process_runs_code_of_the_current_folder
         assert client.submit(sum, (1, 2)).result(timeout=30) == 3
     assert not (data / "ran").exists()
     assert "PYTHONSAFEPATH" not in os.environ
+
+
+def test_a_checkpoint_is_as_large_as_its_file(tmp_path: Path) -> None:
+    (tmp_path / "last.ckpt").write_bytes(bytes(1000))
+    (tmp_path / "config.json").write_bytes(bytes(10))
+    assert _weight_bytes(str(tmp_path / "last.ckpt")) == 1000
+    assert _weight_bytes(str(tmp_path)) == 1010

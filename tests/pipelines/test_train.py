@@ -14,6 +14,7 @@ import pytest
 import tiny_models
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import load_file
 
 from geoseg.config import convert
@@ -214,6 +215,55 @@ def test_scenes_that_came_or_went_are_another_run(tmp_path: Path) -> None:
     labelled_scenes.write(config.data.root, ["one", "two", "unseen", "new"])
     with pytest.raises(ConfigError, match=r"scenes\.train is '4 scenes, .*', was '3 "):
         run(everything)
+
+
+def test_other_labels_are_another_run(tmp_path: Path) -> None:
+    config = configuration(tmp_path)
+    run(config)
+    for path in (config.data.root / "two" / "masks").iterdir():
+        with Image.open(path) as mask:
+            pixels = np.array(mask)
+        pixels[(pixels == labelled_scenes.COLORS[2]).all(-1)] = labelled_scenes.COLORS[
+            1
+        ]
+        Image.fromarray(pixels).save(path)
+    with pytest.raises(ConfigError, match=r"scenes\.labels is"):
+        run(config)
+
+
+def test_a_model_that_was_not_made_here_stays(tmp_path: Path) -> None:
+    config = configuration(tmp_path)
+    thesis = config.out / "model" / "thesis.txt"
+    thesis.parent.mkdir(parents=True)
+    thesis.write_text("years of work")
+    with pytest.raises(OutputError, match=r"no training in .* made it"):
+        run(config)
+    assert thesis.read_text() == "years of work"
+
+
+def test_bands_that_the_model_does_not_take_are_refused(tmp_path: Path) -> None:
+    four = {"mean": [0.5] * 4, "std": [0.5] * 4}
+    with pytest.raises(ConfigError, match="have 4 numbers, and the model takes 3"):
+        run(configuration(tmp_path, **four))
+
+
+def test_validation_scenes_are_drawn_evenly_and_as_many_as_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labelled_scenes.write(tmp_path / "scenes", [f"s{n}" for n in range(7)])
+    seen: list[list[str]] = []
+
+    def watched(*arguments: Any, **options: Any) -> Outcome:  # noqa: ANN401
+        seen.append([scene.name for scene in options["validation"].scenes])
+        raise InterruptedError
+
+    monkeypatch.setattr("geoseg.pipelines.train.fit", watched)
+    split = {"train": ["s0"], "validation": [f"s{n}" for n in range(1, 7)]}
+    config = configuration(tmp_path, split=split)
+    loop = dataclasses.replace(config.train, validation_scenes=4)
+    with pytest.raises(InterruptedError):
+        run(dataclasses.replace(config, train=loop))
+    assert seen == [["s1", "s2", "s4", "s5"]]
 
 
 class Heard(Listener):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 from training_runs import CLASSES, TILE, make_module, train
 
-from geoseg.errors import ConfigError, FileOutputError, TrainingError
+from geoseg.errors import ConfigError, FileOutputError, SceneError, TrainingError
 from geoseg.inference import Predictor
 from geoseg.training.checkpoints import AtomicCheckpointIO
-from geoseg.training.fit import _memory_errors, make_trainer, uses_cuda
+from geoseg.training.fit import Outcome, _memory_errors, make_trainer, uses_cuda
 from geoseg.training.module import SegmentationModule
 from geoseg.training.progress import Listener, Score
 
@@ -101,6 +103,24 @@ def test_processes_that_load_chips_change_nothing(tmp_path: Path) -> None:
         state_of(tmp_path / "helped" / "last.ckpt"),
         state_of(tmp_path / "alone" / "last.ckpt"),
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_scene_that_broke_is_told_in_its_own_words(
+    tmp_path: Path, workers: int
+) -> None:
+    module = make_module(workers=workers)
+    module.source = Broken()
+    with pytest.raises(SceneError, match=r"^it broke$"):
+        train(module, tmp_path)
+
+
+class Broken:
+    """Gives no chip."""
+
+    def chip(self, key: Sequence[int], side: int) -> tuple[Tensor, Tensor]:
+        raise SceneError("it broke")
 
 
 def test_bfloat16_is_for_arithmetic_and_not_for_weights(tmp_path: Path) -> None:
@@ -239,14 +259,75 @@ def test_checkpoints_are_never_further_apart_than_asked(
     assert saves.times == [90.0, 180.0, 270.0]
 
 
+@pytest.mark.parametrize("slow", ["step", "validation"])
+def test_what_took_long_once_is_not_expected_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: str
+) -> None:
+    clock = Clock(seconds=5.0, slow=2 if slow == "step" else None)
+    monkeypatch.setattr("geoseg.training.checkpoints.monotonic", lambda: clock.now)
+    saves = Saves(clock)
+    module = make_module(steps=40, checkpoint_seconds=100.0, validate_every=20)
+    monkeypatch.setattr(Trainer, "save_checkpoint", saves)
+    if slow == "validation":
+
+        def score(*_: object) -> Score:
+            clock.now += 110.0
+            return Score(0, 0.0, (0.1,) * 3, 0.5)
+
+        monkeypatch.setattr("geoseg.training.validation.Validation._score", score)
+    train(module, tmp_path, clock, validate=slow == "validation")
+    gaps = [later - one for one, later in itertools.pairwise([0.0, *saves.times])]
+    # Twice at most, and not at each step from then on.
+    assert sum(gap < 50 for gap in gaps) <= 3
+    assert len(gaps) < 10
+
+
+def test_new_best_weights_come_with_a_checkpoint_that_knows_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = {2: 0.5, 4: 0.9}
+    monkeypatch.setattr(
+        "geoseg.training.validation.score_of",
+        lambda _, step: Score(step, scores[step], (0.1,) * 3, 0.5),
+    )
+
+    class Leave(Callback):
+        """Ends the run before the step after the first validation."""
+
+        def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
+            if trainer.global_step == 2:
+                raise KeyboardInterrupt
+
+    module = make_module(steps=4, validate_every=2)
+    with pytest.raises(KeyboardInterrupt):
+        train(module, tmp_path, Leave(), validate=True)
+    last = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 2
+    # Killed before that one was written, it would be of another step than best.ckpt.
+    torch.save(
+        torch.load(tmp_path / "best.ckpt", weights_only=True) | {"global_step": 3},
+        tmp_path / "best.ckpt",
+    )
+    scores[4] = 0.1
+    again = make_module(steps=4, validate_every=2)
+    assert train(again, tmp_path, validate=True) == Outcome(4, 3, None)
+
+
+def test_a_recipe_that_is_not_a_number_is_the_same_again(tmp_path: Path) -> None:
+    recipe: dict[str, object] = {"data.nodata": float("nan")}
+    first = train(make_module(recipe=recipe), tmp_path)
+    assert train(make_module(recipe=recipe), tmp_path) == first
+
+
 class Clock(Callback):
-    """Lets each step take 30 s."""
+    """Lets each step take as many seconds, and one of them 300."""
 
-    def __init__(self) -> None:
-        self.now = 0.0
+    def __init__(self, seconds: float = 30.0, slow: int | None = None) -> None:
+        self.now, self.seconds, self.slow = 0.0, seconds, slow
 
-    def on_train_batch_start(self, *_: object) -> None:
-        self.now += 30.0
+    def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
+        late = trainer.global_step == self.slow
+        self.now += 300.0 if late else self.seconds
 
 
 class Saves:
