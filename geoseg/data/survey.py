@@ -56,7 +56,7 @@ def survey(sources: Sequence[LabelledSource], config: DataConfig) -> Survey:
     """Count classes in all scenes and say what is wrong with their labels.
 
     Raises:
-        ConfigError: No scene is left.
+        ConfigError: No scene is left, or none has a label.
         SceneError: Labels cannot be read, or are not in the class table; unless
             `data.on_bad` is skip and `data.unknown` is ignore.
 
@@ -142,6 +142,11 @@ def _tell_empty(result: Survey, config: DataConfig) -> None:
         for entry, total in zip(config.classes, result.totals, strict=True)
         if total == 0
     ]
+    if len(empty) == len(config.classes) and _all_seen(result):
+        raise ConfigError(
+            "no pixel of the training scenes has a label; check what data.ignore and "
+            "the mask of data.classes name, and what the labels hold"
+        )
     if empty:
         warnings.warn(
             f"no pixel of the training scenes is {' or '.join(empty)}; a model cannot "
@@ -149,3 +154,12 @@ def _tell_empty(result: Survey, config: DataConfig) -> None:
             GeosegWarning,
             stacklevel=3,
         )
+
+
+def _all_seen(result: Survey) -> bool:
+    """Tell whether blocks cover all scenes: of large ones only some are looked at."""
+    return all(
+        sum(block.height * block.width for block in seen.blocks)
+        == source.grid.height * source.grid.width
+        for source, seen in zip(result.sources, result.scenes, strict=True)
+    )
