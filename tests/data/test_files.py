@@ -131,6 +131,34 @@ def test_a_class_counts_although_the_file_calls_it_nodata(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
+    ("nodata", "ignore", "expected"),
+    [
+        (0, [], [0, 1, 1]),
+        (0, ["#0a141e"], [IGNORE, 1, 1]),
+        (1, [], [0, 1, 1]),
+        # Black like all entries that are not used, but not the black of the table.
+        (200, [], [0, 1, IGNORE]),
+    ],
+)
+def test_a_colour_counts_although_its_place_in_the_palette_is_nodata(
+    tmp_path: Path, nodata: int, ignore: list[str], expected: list[int]
+) -> None:
+    labels = rasters.write_raster(
+        tmp_path / "m.tif", np.array([[0, 1, 200]], np.uint8), nodata=nodata
+    )
+    with rasterio.open(labels, "r+") as mask:
+        mask.write_colormap(1, {0: (10, 20, 30, 255), 1: (0, 0, 0, 255)})
+    image = rasters.write_raster(tmp_path / "a.tif", np.ones((3, 1, 3), np.uint8))
+    code = "#ffffff" if ignore else "#0a141e"
+    classes = [
+        {"id": 1, "name": "other", "color": [10, 20, 30], "mask": [code]},
+        {"id": 2, "name": "black", "color": [0, 0, 0], "mask": ["#000000"]},
+    ]
+    found = scene(image, labels, classes=classes, ignore=ignore)
+    assert found.read_labels(Window(0, 0, 1, 3)).tolist() == [expected]
+
+
+@pytest.mark.parametrize(
     ("changes", "shape", "message"),
     [
         ({}, (40, 49), "grid than .*: 40 x 49 pixels, not 40 x 50; .*warp it"),
