@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from geoseg.errors import ConfigError, SceneError
+from geoseg.errors import ConfigError, GeosegWarning, SceneError
 from geoseg.types import ClassInfo
 
 IGNORE = 255
@@ -244,6 +245,37 @@ def check_known(
         f"the class table: {', '.join(told)}; name them in data.classes or "
         "data.ignore, or set data.unknown to ignore"
     )
+
+
+def refuse_or_warn(
+    policy: Unknown,
+    unknown: Mapping[str, int],
+    count: int,
+    where: str,
+    things: str = "pixels",
+) -> None:
+    """Refuse labels that the class table does not explain, or warn of them.
+
+    Args:
+        policy: Which of both.
+        unknown: As the rest, see `check_known`.
+        count: See there.
+        where: See there.
+        things: See there.
+
+    Raises:
+        SceneError: There are some, and they are an error.
+
+    Warns:
+        GeosegWarning: There are some, and they are no labels.
+    """
+    try:
+        check_known(unknown, count, where, things)
+    except SceneError as error:
+        if policy == "fail":
+            raise
+        told = str(error).partition("; name them in")[0]
+        warnings.warn(f"{told}; they count as no labels", GeosegWarning, stacklevel=3)
 
 
 def pack(color: Sequence[int]) -> int:

@@ -22,6 +22,7 @@ from geoseg.data.classes import (
     Unknown,
     check_known,
     pack,
+    refuse_or_warn,
 )
 from geoseg.data.config import DataConfig, VectorConfig
 from geoseg.errors import ConfigError, GeosegWarning, RadiometryError, SceneError
@@ -246,8 +247,7 @@ def _open_shapes(
     shapes = read_shapes(
         path, grid, value_of, layer=config.layer, column=config.class_column
     )
-    if table.unknown == "fail":
-        check_known(unknown, count, str(path), "polygons")
+    refuse_or_warn(table.unknown, unknown, count, str(path), "polygons")
     return ShapeLabels(shapes, background)
 
 

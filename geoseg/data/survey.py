@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from geoseg.data.classes import check_known
+from geoseg.data.classes import refuse_or_warn
 from geoseg.data.config import DataConfig
 from geoseg.data.labelled import LabelledSource
 from geoseg.data.pairs import listed
@@ -87,7 +87,8 @@ def survey(sources: Sequence[LabelledSource], config: DataConfig) -> Survey:
         raise ConfigError(
             "there is no scene whose labels can be read; check data.split"
         )
-    _tell_unknown(unknown, looked_at, guilty, config)
+    where = f"the labels of {listed(guilty)}"
+    refuse_or_warn(config.unknown, unknown, looked_at, where)
     result = Survey(tuple(s for s, _ in kept), tuple(seen for _, seen in kept))
     _tell_empty(result, config)
     return result
@@ -121,19 +122,6 @@ def _blocks(grid: Grid) -> tuple[Window, ...]:
         Window(r, c, min(BLOCK, grid.height - r), min(BLOCK, grid.width - c))
         for r, c in corners
     )
-
-
-def _tell_unknown(
-    unknown: Counter[str], pixels: int, scenes: Sequence[str], config: DataConfig
-) -> None:
-    where = f"the labels of {listed(scenes)}"
-    try:
-        check_known(unknown, pixels, where)
-    except SceneError as error:
-        if config.unknown == "fail":
-            raise
-        told = str(error).partition(";")[0]
-        warnings.warn(f"{told}; they count as no labels", GeosegWarning, stacklevel=3)
 
 
 def _tell_empty(result: Survey, config: DataConfig) -> None:

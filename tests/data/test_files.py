@@ -20,7 +20,7 @@ from rasterio.features import rasterize
 
 from geoseg.data.classes import IGNORE
 from geoseg.data.files import FileScene, open_file_scene
-from geoseg.errors import ConfigError, RadiometryError, SceneError
+from geoseg.errors import ConfigError, GeosegWarning, RadiometryError, SceneError
 from geoseg.grid import Window
 
 INNER = Window(5, 7, 20, 30)
@@ -296,7 +296,11 @@ def test_values_of_the_column_without_a_meaning(tmp_path: Path, ground: Path) ->
         SceneError, match=r"l\.gpkg: 1 polygons .*table: 3 \(33.33%\); name them"
     ):
         scene(ground, path, vector=vector)
-    found = scene(ground, path, vector=vector, unknown="ignore")
+    with pytest.warns(
+        GeosegWarning,
+        match=r"l\.gpkg: 1 polygons .*table: 3 \(33.33%\); they count as no labels",
+    ):
+        found = scene(ground, path, vector=vector, unknown="ignore")
     assert np.unique(found.read_labels(found.grid.whole)).tolist() == [0, 2, IGNORE]
 
 
