@@ -84,17 +84,19 @@ class ClassTable:
                 )
         for entry in self.classes:
             _check_class(entry)
+        owners: dict[object, str] = {}
         both = [("data.ignore", code) for code in self.ignore]
         both += [(e.name, code) for e in self.classes for code in set(e.mask)]
-        owners: dict[object, str] = {}
         for owner, code in both:
             _check_color(code, owner)
-            key = (_packed(code), code if _packed(code) is None else None)
-            if owners.setdefault(key, owner) != owner:
+            if owners.setdefault(_key(code), owner) != owner:
                 raise ConfigError(
-                    f"{code!r} in labels means both {owners[key]} and {owner}; name it "
-                    "once in data.classes and data.ignore"
+                    f"{code!r} in labels means both {owners[_key(code)]} and {owner}; "
+                    "name it once in data.classes and data.ignore"
                 )
+        for entry in self.classes:
+            if not entry.mask:
+                _check_stand_ins(entry, owners)
 
     @property
     def infos(self) -> tuple[ClassInfo, ...]:
@@ -135,7 +137,6 @@ class ClassTable:
                         "and masks are told by it; give it one of its own"
                     )
                 meanings[code] = index
-        # What is written overrules ids and colours that only stand in for it.
         for index, entry in enumerate(self.classes):
             codes = _of_kind(entry.mask, colored=colored)
             if entry.mask and not codes:
@@ -293,6 +294,22 @@ def _check_class(entry: ClassConfig) -> None:
     _check_color(entry.color, entry.name)
 
 
+def _check_stand_ins(entry: ClassConfig, owners: Mapping[object, str]) -> None:
+    """Refuse what stands for a class without `mask` and is written for another."""
+    stand_ins: dict[str, Code] = {
+        "id": entry.id,
+        "color": entry.color,
+        "name": entry.name,
+    }
+    for what, code in stand_ins.items():
+        if (owner := owners.get(_key(code))) is not None:
+            raise ConfigError(
+                f"{code!r} in labels means both {owner} and {entry.name}, which is "
+                f"told by its {what} as it has no mask; give {entry.name} a mask, or "
+                f"take {code!r} out of {owner}"
+            )
+
+
 def _check_color(code: Code, owner: str) -> None:
     if isinstance(code, tuple) and not all(0 <= part <= 255 for part in code):
         raise ConfigError(
@@ -308,6 +325,12 @@ def _packed(code: Code) -> int | None:
     if isinstance(code, str) and _HEX.fullmatch(code):
         return int(code[1:], 16)
     return None
+
+
+def _key(code: Code) -> object:
+    """Return what is equal for codes that mean the same."""
+    packed = _packed(code)
+    return code if packed is None else ("color", packed)
 
 
 def _of_kind(codes: Iterable[Code], *, colored: bool) -> list[int]:
