@@ -90,6 +90,8 @@ class FileScene:
     scene: Scene
     labels: Labels
     unknown: Unknown
+    mean: tuple[float, ...]
+    """Mean per band, 0..1: what stands where there is no data."""
 
     @property
     def path(self) -> Path | None:
@@ -113,8 +115,20 @@ class FileScene:
         labels = self.read_labels(window)
         with SceneReader(self.scene) as reader:
             pixels = reader.read(window)
-        labels[~pixels.valid] = IGNORE
+        hidden = ~pixels.valid
+        if hidden.any():
+            labels[hidden] = IGNORE
+            # As `geoseg segment` does: the model is to learn what it will see.
+            pixels.values[:, hidden] = self._fill(pixels.values.dtype)[:, None]
         return pixels.values, labels
+
+    def _fill(self, dtype: np.dtype[np.generic]) -> npt.NDArray[np.generic]:
+        """Return the digital numbers nearest to the mean, shape (bands,)."""
+        numbers = np.array(self.mean) * self.scale
+        if dtype.kind in "iu":
+            limits = np.iinfo(dtype.str)
+            numbers = np.clip(np.rint(numbers), limits.min, limits.max)
+        return numbers.astype(dtype)
 
     def read_labels(
         self, window: Window, unknown: Counter[str] | None = None
@@ -169,7 +183,7 @@ def open_file_scene(
         _check_same_grid(scene.source, mask.grid, image, labels)
         coding = _coding(config.table, mask)
         read = MaskLabels(mask, coding, coding.knows(_nodata(mask, coding.colored)))
-    return FileScene(name, scene, read, config.unknown)
+    return FileScene(name, scene, read, config.unknown, config.mean)
 
 
 def _open_image(path: Path, config: DataConfig) -> Scene:

@@ -97,7 +97,7 @@ def test_what_image_or_mask_hide_has_no_label(tmp_path: Path, hidden: str) -> No
     image = np.full((3, 40, 50), 100, np.uint16)
     shown = np.ones((40, 50), bool)
     shown[20:25] = False
-    changes: dict[str, Any] = {"scale": 1000.0}
+    changes: dict[str, Any] = {"scale": 1000.0, "mean": [0.485, 0.4558, 0.4064]}
     if hidden == "nan":
         image = np.where(shown, image, np.float32(np.nan)).astype(np.float32)
     if hidden == "nodata":
@@ -115,7 +115,25 @@ def test_what_image_or_mask_hide_has_no_label(tmp_path: Path, hidden: str) -> No
     np.testing.assert_array_equal(labels, expected)
     assert (found.scale, pixels.dtype) == (1000.0, image.dtype)
     assert found.grid.crs is not None
-    assert (pixels[:, ~shown] == 0).all()
+    # What `geoseg segment` gives the model there, in digital numbers.
+    mean = np.array([485, 455.8, 406.4], np.float32)
+    expected = mean if hidden == "nan" else mean.round()
+    np.testing.assert_allclose(pixels[:, ~shown].T, np.tile(expected, (250, 1)))
+    np.testing.assert_array_equal(pixels[:, shown], image[:, shown])
+
+
+def test_the_mean_of_no_data_stays_within_the_dtype(tmp_path: Path) -> None:
+    image = np.full((3, 2, 2), 5, np.uint8)
+    image[:, 0, 0] = 0
+    found = scene(
+        rasters.write_raster(tmp_path / "a.tif", image, nodata=0),
+        rasters.write_raster(tmp_path / "m.tif", np.ones((2, 2), np.uint8)),
+        scale=400.0,
+        mean=[0.9, 0.5, -0.1],
+    )
+    pixels, labels = found.read(found.grid.whole)
+    assert pixels[:, 0, 0].tolist() == [255, 200, 0]
+    assert labels.tolist() == [[IGNORE, 0], [0, 0]]
 
 
 def test_a_class_counts_although_the_file_calls_it_nodata(tmp_path: Path) -> None:
