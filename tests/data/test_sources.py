@@ -231,3 +231,22 @@ def test_scenes_finer_than_asked_for_are_reduced_as_segment_does(
         spans = (images.amax((1, 2, 3)) - images.amin((1, 2, 3))) * 255
         # UTM is a 2500th off the ground here; half a step at each end is blurred.
         assert float((spans - pixels / 2).abs().max()) <= 3
+
+
+def test_scenes_too_small_for_the_range_of_magnification_are_told(
+    tmp_path: Path,
+) -> None:
+    write_scenes(tmp_path, 2)  # 40 x 50 pixels
+    mask = labelled_files.values(100, 100)
+    labelled_files.save(tmp_path / "images/l.png", labelled_files.image_of(mask))
+    labelled_files.save(tmp_path / "masks/l.png", mask)
+    config = labelled_files.data(tmp_path)
+    scenes = open_split(config).train
+    told = (
+        r"2 of 3 training scenes \(s0, s1\) are less than 50 pixels wide or high, "
+        r".* set chips\.size to 80 or less"
+    )
+    with pytest.warns(GeosegWarning, match=told) as warned:
+        chip_sampler(scenes, config, ChipConfig(size=100, scale=(0.5, 2.0)))
+    assert len(warned) == 1
+    chip_sampler(scenes, config, ChipConfig(size=80, scale=(0.5, 2.0)))
