@@ -15,6 +15,7 @@ from geoseg.data.augment import recolor, resize, turn
 from geoseg.data.classes import IGNORE
 from geoseg.data.config import DataConfig
 from geoseg.data.labelled import LabelledSource
+from geoseg.data.pairs import listed
 from geoseg.data.survey import SceneSurvey, survey, survey_scene
 from geoseg.errors import ConfigError, GeosegWarning, SceneError
 from geoseg.grid import Grid, Window
@@ -201,9 +202,10 @@ def chip_sampler(
         SceneError: As `survey`.
 
     Warns:
-        GeosegWarning: As `survey`.
+        GeosegWarning: As `survey`, and where scenes are too small for their chips.
     """
     seen = survey(sources, data)
+    _tell_small(seen.sources, chips, data.resolution)
     return ChipSampler(
         seen.sources,
         len(data.classes),
@@ -220,3 +222,24 @@ def _reduction(grid: Grid, resolution: float | None) -> float:
     if own is None or resolution is None or own * TOLERATED_RATIO >= resolution:
         return 1.0
     return resolution / own
+
+
+def _tell_small(
+    scenes: Sequence[LabelledSource], config: ChipConfig, resolution: float
+) -> None:
+    """Warn of scenes whose chips are all magnified more than `chips.scale` says."""
+    most = config.scale[1]
+    sides = {
+        scene.name: min(scene.grid.shape) / _reduction(scene.grid, resolution)
+        for scene in scenes
+    }
+    small = [name for name, side in sides.items() if round(config.size / most) > side]
+    if small:
+        fitting = max(1, int(min(sides.values()) * most))
+        warnings.warn(
+            f"{len(small)} of {len(scenes)} training scenes ({listed(small)}) are less "
+            f"than {config.size / most:.0f} pixels wide or high, so their chips are "
+            f"magnified beyond chips.scale; set chips.size to {fitting} or less",
+            GeosegWarning,
+            stacklevel=3,
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from geoseg.errors import ConfigError, SceneError
+from geoseg.errors import ConfigError, GeosegWarning, SceneError
 from geoseg.types import ClassInfo
 
 IGNORE = 255
@@ -83,17 +84,19 @@ class ClassTable:
                 )
         for entry in self.classes:
             _check_class(entry)
+        owners: dict[object, str] = {}
         both = [("data.ignore", code) for code in self.ignore]
         both += [(e.name, code) for e in self.classes for code in set(e.mask)]
-        owners: dict[object, str] = {}
         for owner, code in both:
             _check_color(code, owner)
-            key = (_packed(code), code if _packed(code) is None else None)
-            if owners.setdefault(key, owner) != owner:
+            if owners.setdefault(_key(code), owner) != owner:
                 raise ConfigError(
-                    f"{code!r} in labels means both {owners[key]} and {owner}; name it "
-                    "once in data.classes and data.ignore"
+                    f"{code!r} in labels means both {owners[_key(code)]} and {owner}; "
+                    "name it once in data.classes and data.ignore"
                 )
+        for entry in self.classes:
+            if not entry.mask:
+                _check_stand_ins(entry, owners)
 
     @property
     def infos(self) -> tuple[ClassInfo, ...]:
@@ -134,7 +137,6 @@ class ClassTable:
                         "and masks are told by it; give it one of its own"
                     )
                 meanings[code] = index
-        # What is written overrules ids and colours that only stand in for it.
         for index, entry in enumerate(self.classes):
             codes = _of_kind(entry.mask, colored=colored)
             if entry.mask and not codes:
@@ -246,6 +248,37 @@ def check_known(
     )
 
 
+def refuse_or_warn(
+    policy: Unknown,
+    unknown: Mapping[str, int],
+    count: int,
+    where: str,
+    things: str = "pixels",
+) -> None:
+    """Refuse labels that the class table does not explain, or warn of them.
+
+    Args:
+        policy: Which of both.
+        unknown: As the rest, see `check_known`.
+        count: See there.
+        where: See there.
+        things: See there.
+
+    Raises:
+        SceneError: There are some, and they are an error.
+
+    Warns:
+        GeosegWarning: There are some, and they are no labels.
+    """
+    try:
+        check_known(unknown, count, where, things)
+    except SceneError as error:
+        if policy == "fail":
+            raise
+        told = str(error).partition("; name them in")[0]
+        warnings.warn(f"{told}; they count as no labels", GeosegWarning, stacklevel=3)
+
+
 def pack(color: Sequence[int]) -> int:
     """Write red, green and blue, 0-255, as one number."""
     red, green, blue = color
@@ -259,6 +292,22 @@ def _check_class(entry: ClassConfig) -> None:
             "254"
         )
     _check_color(entry.color, entry.name)
+
+
+def _check_stand_ins(entry: ClassConfig, owners: Mapping[object, str]) -> None:
+    """Refuse what stands for a class without `mask` and is written for another."""
+    stand_ins: dict[str, Code] = {
+        "id": entry.id,
+        "color": entry.color,
+        "name": entry.name,
+    }
+    for what, code in stand_ins.items():
+        if (owner := owners.get(_key(code))) is not None:
+            raise ConfigError(
+                f"{code!r} in labels means both {owner} and {entry.name}, which is "
+                f"told by its {what} as it has no mask; give {entry.name} a mask, or "
+                f"take {code!r} out of {owner}"
+            )
 
 
 def _check_color(code: Code, owner: str) -> None:
@@ -276,6 +325,12 @@ def _packed(code: Code) -> int | None:
     if isinstance(code, str) and _HEX.fullmatch(code):
         return int(code[1:], 16)
     return None
+
+
+def _key(code: Code) -> object:
+    """Return what is equal for codes that mean the same."""
+    packed = _packed(code)
+    return code if packed is None else ("color", packed)
 
 
 def _of_kind(codes: Iterable[Code], *, colored: bool) -> list[int]:

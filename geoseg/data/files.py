@@ -22,11 +22,13 @@ from geoseg.data.classes import (
     Unknown,
     check_known,
     pack,
+    refuse_or_warn,
 )
 from geoseg.data.config import DataConfig, VectorConfig
 from geoseg.errors import ConfigError, GeosegWarning, RadiometryError, SceneError
 from geoseg.grid import Grid, Window
 from geoseg.io.drawn import Shapes, read_shapes
+from geoseg.io.gdal import gdal_env, open_dataset, scene_errors
 from geoseg.io.labels import Mask, open_mask, read_mask
 from geoseg.io.raster import Scene, SceneReader, open_scene
 from geoseg.types import ModelSpec
@@ -51,26 +53,20 @@ class MaskLabels:
 
     mask: Mask
     coding: MaskCoding
+    nodata_means: bool
+    """The class table names the mask's nodata value, or the colour that it stands for:
+    masks from many tools say nodata of 0, which is a class."""
 
     def read(self, window: Window) -> tuple[npt.NDArray[np.uint8], Counter[str]]:
         """Look the values or colours up; what the mask hides has no label."""
         coding = self.coding
         pixels, there, data = read_mask(self.mask, window, colored=coding.colored)
         labels = coding.labels(pixels)
-        # A value that the class table names is a class, even if the file calls it
-        # nodata: masks from many tools say that of 0.
-        labels[~(there if coding.knows(self._nodata()) else data)] = IGNORE
+        labels[~(there if self.nodata_means else data)] = IGNORE
         unknown = labels == UNKNOWN
         found = coding.count(pixels, unknown)
         labels[unknown] = IGNORE
         return labels, found
-
-    def _nodata(self) -> float | None:
-        """Return what the mask says is nodata, as its pixels are read."""
-        value = self.mask.nodata
-        if value is None or not self.coding.colored:
-            return value
-        return pack((int(value),) * 3) if 0 <= value <= 255 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +90,8 @@ class FileScene:
     scene: Scene
     labels: Labels
     unknown: Unknown
+    mean: tuple[float, ...]
+    """Mean per band, 0..1: what stands where there is no data."""
 
     @property
     def path(self) -> Path | None:
@@ -117,8 +115,20 @@ class FileScene:
         labels = self.read_labels(window)
         with SceneReader(self.scene) as reader:
             pixels = reader.read(window)
-        labels[~pixels.valid] = IGNORE
+        hidden = ~pixels.valid
+        if hidden.any():
+            labels[hidden] = IGNORE
+            # As `geoseg segment` does: the model is to learn what it will see.
+            pixels.values[:, hidden] = self._fill(pixels.values.dtype)[:, None]
         return pixels.values, labels
+
+    def _fill(self, dtype: np.dtype[np.generic]) -> npt.NDArray[np.generic]:
+        """Return the digital numbers nearest to the mean, shape (bands,)."""
+        numbers = np.array(self.mean) * self.scale
+        if dtype.kind in "iu":
+            limits = np.iinfo(dtype.str)
+            numbers = np.clip(np.rint(numbers), limits.min, limits.max)
+        return numbers.astype(dtype)
 
     def read_labels(
         self, window: Window, unknown: Counter[str] | None = None
@@ -171,8 +181,9 @@ def open_file_scene(
     else:
         mask = open_mask(labels)
         _check_same_grid(scene.source, mask.grid, image, labels)
-        read = MaskLabels(mask, _coding(config.table, mask))
-    return FileScene(name, scene, read, config.unknown)
+        coding = _coding(config.table, mask)
+        read = MaskLabels(mask, coding, coding.knows(_nodata(mask, coding.colored)))
+    return FileScene(name, scene, read, config.unknown, config.mean)
 
 
 def _open_image(path: Path, config: DataConfig) -> Scene:
@@ -214,6 +225,22 @@ def _coding(table: ClassTable, mask: Mask) -> MaskCoding:
     return table.coding(colored=kind == "colors")
 
 
+def _nodata(mask: Mask, colored: bool) -> float | None:
+    """Return what a mask says is nodata as its pixels are read: a value or a colour."""
+    value = mask.nodata
+    if value is None or not colored:
+        return value
+    if not mask.paletted:
+        return pack((int(value),) * 3) if 0 <= value <= 255 else None
+    with open_dataset(mask.path) as dataset, gdal_env(), scene_errors(mask.path):
+        palette = dataset.colormap(1)
+    places: dict[int, int] = {}
+    for place, color in sorted(palette.items()):
+        places.setdefault(pack(color[:3]), place)
+    # Unused entries of a palette are black: nodata at one of them is no black class.
+    return next((code for code, place in places.items() if place == value), None)
+
+
 def _open_shapes(
     path: Path, grid: Grid, table: ClassTable, config: VectorConfig
 ) -> ShapeLabels:
@@ -234,8 +261,7 @@ def _open_shapes(
     shapes = read_shapes(
         path, grid, value_of, layer=config.layer, column=config.class_column
     )
-    if table.unknown == "fail":
-        check_known(unknown, count, str(path), "polygons")
+    refuse_or_warn(table.unknown, unknown, count, str(path), "polygons")
     return ShapeLabels(shapes, background)
 
 

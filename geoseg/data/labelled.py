@@ -49,8 +49,9 @@ class LabelledSource(Protocol):
             window: Inside of the grid.
 
         Returns:
-            Digital numbers (bands, height, width), 0 where there is no data, and class
-            indices (height, width), `IGNORE` where there is no data or no label.
+            Digital numbers (bands, height, width), those of the mean where there is no
+            data, and class indices (height, width), `IGNORE` where there is no data or
+            no label.
 
         Raises:
             SceneError: It cannot be read, or its labels are not in the class table.

@@ -71,9 +71,17 @@ def find_pairs(config: DataConfig) -> list[Pair]:
     return [Pair(name, images[name], masks[name]) for name in both]
 
 
-def matches(name: str, patterns: Iterable[str]) -> bool:
-    """Tell whether a scene's name fits one of some patterns; `*` passes over `/`."""
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+def chosen(names: Collection[str], patterns: Iterable[str]) -> set[str]:
+    """Return the names that some patterns mean; `*` passes over `/`.
+
+    A pattern that is a name itself, as `a[1]`, means this one only.
+    """
+    every = set(names)
+    found: set[str] = set()
+    for pattern in patterns:
+        exact = every & {pattern}
+        found |= exact or {n for n in every if fnmatch.fnmatchcase(n, pattern)}
+    return found
 
 
 def listed(names: Iterable[str]) -> str:
@@ -114,13 +122,12 @@ def _candidates(
     taken: set[Path] = set()
     # `{stem}.png` would take what `{stem}_mask.png` means: the longer one comes first.
     for pattern, also in sorted(kinds, key=lambda kind: -len(kind[0])):
-        files = _by_name(config.root, pattern, also, taken)
-        taken |= set(files.values())
-        found[pattern] = {
-            name: path
-            for name, path in files.items()
-            if not matches(name, config.leave_out)
-        }
+        found[pattern] = _by_name(config.root, pattern, also, taken)
+        taken |= set(found[pattern].values())
+    names = {name for files in found.values() for name in files}
+    for name in chosen(names, config.leave_out):
+        for files in found.values():
+            files.pop(name, None)
     return found[config.images], found[config.labels]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from geoseg.data.classes import IGNORE, UNKNOWN, ClassTable, check_known
+from geoseg.data.classes import IGNORE, UNKNOWN, ClassTable, refuse_or_warn
 from geoseg.data.labelled import LabelledScene
 from geoseg.errors import ConfigError, SceneError
 from geoseg.io.labels import pack_colors, read_picture
@@ -90,8 +90,7 @@ def _join(
         pixels += labels.size
         labels[unexplained] = IGNORE
         grid[int(part["grid_row"]), int(part["grid_col"])] = (image, labels)
-    if table.unknown == "fail":
-        check_known(unknown, pixels, str(folder / "masks"))
+    refuse_or_warn(table.unknown, unknown, pixels, str(folder / "masks"))
     rows = sorted({row for row, _ in grid})
     cols = sorted({col for _, col in grid})
     image, labels = (

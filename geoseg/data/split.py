@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 
 from geoseg.data.config import SplitConfig
-from geoseg.data.pairs import listed, matches
+from geoseg.data.pairs import chosen, listed
 from geoseg.errors import ConfigError
 
 Part = str
@@ -35,14 +35,15 @@ def split_names(names: Sequence[str], config: SplitConfig) -> dict[Part, list[st
     patterns = {part: getattr(config, part) for part in PARTS}
     for part, wanted in patterns.items():
         for pattern in wanted:
-            if not any(matches(name, [pattern]) for name in names):
+            if not chosen(names, [pattern]):
                 raise ConfigError(
                     f"data.split.{part} names {pattern}, and no scene is called so; "
                     f"there are {listed(names)}"
                 )
     parts: dict[str, Part] = {}
+    named = {part: chosen(names, patterns[part]) for part in PARTS}
     for name in names:
-        fitting = [part for part in PARTS if matches(name, patterns[part])]
+        fitting = [part for part in PARTS if name in named[part]]
         if len(fitting) > 1:
             raise ConfigError(
                 f"scene {name} is in data.split.{fitting[0]} and in "

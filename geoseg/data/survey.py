@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from geoseg.data.classes import check_known
+from geoseg.data.classes import refuse_or_warn
 from geoseg.data.config import DataConfig
 from geoseg.data.labelled import LabelledSource
 from geoseg.data.pairs import listed
@@ -56,7 +56,7 @@ def survey(sources: Sequence[LabelledSource], config: DataConfig) -> Survey:
     """Count classes in all scenes and say what is wrong with their labels.
 
     Raises:
-        ConfigError: No scene is left.
+        ConfigError: No scene is left, or none has a label.
         SceneError: Labels cannot be read, or are not in the class table; unless
             `data.on_bad` is skip and `data.unknown` is ignore.
 
@@ -87,7 +87,8 @@ def survey(sources: Sequence[LabelledSource], config: DataConfig) -> Survey:
         raise ConfigError(
             "there is no scene whose labels can be read; check data.split"
         )
-    _tell_unknown(unknown, looked_at, guilty, config)
+    where = f"the labels of {listed(guilty)}"
+    refuse_or_warn(config.unknown, unknown, looked_at, where)
     result = Survey(tuple(s for s, _ in kept), tuple(seen for _, seen in kept))
     _tell_empty(result, config)
     return result
@@ -123,25 +124,17 @@ def _blocks(grid: Grid) -> tuple[Window, ...]:
     )
 
 
-def _tell_unknown(
-    unknown: Counter[str], pixels: int, scenes: Sequence[str], config: DataConfig
-) -> None:
-    where = f"the labels of {listed(scenes)}"
-    try:
-        check_known(unknown, pixels, where)
-    except SceneError as error:
-        if config.unknown == "fail":
-            raise
-        told = str(error).partition(";")[0]
-        warnings.warn(f"{told}; they count as no labels", GeosegWarning, stacklevel=3)
-
-
 def _tell_empty(result: Survey, config: DataConfig) -> None:
     empty = [
         entry.name
         for entry, total in zip(config.classes, result.totals, strict=True)
         if total == 0
     ]
+    if len(empty) == len(config.classes) and _all_seen(result):
+        raise ConfigError(
+            "no pixel of the training scenes has a label; check what data.ignore and "
+            "the mask of data.classes name, and what the labels hold"
+        )
     if empty:
         warnings.warn(
             f"no pixel of the training scenes is {' or '.join(empty)}; a model cannot "
@@ -149,3 +142,12 @@ def _tell_empty(result: Survey, config: DataConfig) -> None:
             GeosegWarning,
             stacklevel=3,
         )
+
+
+def _all_seen(result: Survey) -> bool:
+    """Tell whether blocks cover all scenes: of large ones only some are looked at."""
+    return all(
+        sum(block.height * block.width for block in seen.blocks)
+        == source.grid.height * source.grid.width
+        for source, seen in zip(result.sources, result.scenes, strict=True)
+    )

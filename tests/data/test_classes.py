@@ -37,10 +37,33 @@ def test_ids_stand_for_classes_unless_the_mask_says_otherwise() -> None:
     assert coding.labels(values - 4000).tolist() == [UNKNOWN] * 5
 
 
-def test_a_value_that_is_written_overrules_an_id() -> None:
+def test_masks_may_use_the_ids_of_other_classes() -> None:
     # LoveDA's order shifted by one: 1 is b's, although a has the id 1.
-    table = ClassTable((entry(1, "a"), entry(2, "b", GREEN, 1)))
-    assert table.coding(colored=False).labels(np.array([1])).tolist() == [1]
+    table = ClassTable((entry(1, "a", RED, 0), entry(2, "b", GREEN, 1)))
+    assert table.coding(colored=False).labels(np.array([0, 1])).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("others", "ignore", "message"),
+    [
+        ((), (1,), r"^1 in labels means both data.ignore and a, .* by its id as"),
+        (
+            (),
+            ("#ff0000",),
+            r"both data.ignore and a, .* by its color as it has no mask",
+        ),
+        ((), ("a",), r"^'a' in labels means both data.ignore and a, .* by its name"),
+        ((entry(2, "b", GREEN, 2, 1),), (), r"^1 in labels means both b and a, .* id"),
+        ((entry(2, "b", GREEN, RED),), (), r"b and a, .*; give a a mask, or take"),
+    ],
+)
+def test_what_stands_for_a_class_is_not_taken_silently(
+    others: tuple[ClassConfig, ...], ignore: tuple[Code, ...], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ClassTable((entry(1, "a"), *others), ignore)
+    # With codes of its own, what it would be told by is free.
+    ClassTable((entry(1, "a", RED, 77), *others), ignore)
 
 
 def test_colors_are_written_as_text_or_numbers() -> None:

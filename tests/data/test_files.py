@@ -20,7 +20,7 @@ from rasterio.features import rasterize
 
 from geoseg.data.classes import IGNORE
 from geoseg.data.files import FileScene, open_file_scene
-from geoseg.errors import ConfigError, RadiometryError, SceneError
+from geoseg.errors import ConfigError, GeosegWarning, RadiometryError, SceneError
 from geoseg.grid import Window
 
 INNER = Window(5, 7, 20, 30)
@@ -97,7 +97,7 @@ def test_what_image_or_mask_hide_has_no_label(tmp_path: Path, hidden: str) -> No
     image = np.full((3, 40, 50), 100, np.uint16)
     shown = np.ones((40, 50), bool)
     shown[20:25] = False
-    changes: dict[str, Any] = {"scale": 1000.0}
+    changes: dict[str, Any] = {"scale": 1000.0, "mean": [0.485, 0.4558, 0.4064]}
     if hidden == "nan":
         image = np.where(shown, image, np.float32(np.nan)).astype(np.float32)
     if hidden == "nodata":
@@ -115,7 +115,25 @@ def test_what_image_or_mask_hide_has_no_label(tmp_path: Path, hidden: str) -> No
     np.testing.assert_array_equal(labels, expected)
     assert (found.scale, pixels.dtype) == (1000.0, image.dtype)
     assert found.grid.crs is not None
-    assert (pixels[:, ~shown] == 0).all()
+    # What `geoseg segment` gives the model there, in digital numbers.
+    mean = np.array([485, 455.8, 406.4], np.float32)
+    expected = mean if hidden == "nan" else mean.round()
+    np.testing.assert_allclose(pixels[:, ~shown].T, np.tile(expected, (250, 1)))
+    np.testing.assert_array_equal(pixels[:, shown], image[:, shown])
+
+
+def test_the_mean_of_no_data_stays_within_the_dtype(tmp_path: Path) -> None:
+    image = np.full((3, 2, 2), 5, np.uint8)
+    image[:, 0, 0] = 0
+    found = scene(
+        rasters.write_raster(tmp_path / "a.tif", image, nodata=0),
+        rasters.write_raster(tmp_path / "m.tif", np.ones((2, 2), np.uint8)),
+        scale=400.0,
+        mean=[0.9, 0.5, -0.1],
+    )
+    pixels, labels = found.read(found.grid.whole)
+    assert pixels[:, 0, 0].tolist() == [255, 200, 0]
+    assert labels.tolist() == [[IGNORE, 0], [0, 0]]
 
 
 def test_a_class_counts_although_the_file_calls_it_nodata(tmp_path: Path) -> None:
@@ -128,6 +146,34 @@ def test_a_class_counts_although_the_file_calls_it_nodata(tmp_path: Path) -> Non
     ]
     found = scene(image, labels, classes=classes, ignore=[2])
     assert found.read_labels(Window(0, 0, 2, 2)).tolist() == [[0, 1], [IGNORE, 0]]
+
+
+@pytest.mark.parametrize(
+    ("nodata", "ignore", "expected"),
+    [
+        (0, [], [0, 1, 1]),
+        (0, ["#0a141e"], [IGNORE, 1, 1]),
+        (1, [], [0, 1, 1]),
+        # Black like all entries that are not used, but not the black of the table.
+        (200, [], [0, 1, IGNORE]),
+    ],
+)
+def test_a_colour_counts_although_its_place_in_the_palette_is_nodata(
+    tmp_path: Path, nodata: int, ignore: list[str], expected: list[int]
+) -> None:
+    labels = rasters.write_raster(
+        tmp_path / "m.tif", np.array([[0, 1, 200]], np.uint8), nodata=nodata
+    )
+    with rasterio.open(labels, "r+") as mask:
+        mask.write_colormap(1, {0: (10, 20, 30, 255), 1: (0, 0, 0, 255)})
+    image = rasters.write_raster(tmp_path / "a.tif", np.ones((3, 1, 3), np.uint8))
+    code = "#ffffff" if ignore else "#0a141e"
+    classes = [
+        {"id": 1, "name": "other", "color": [10, 20, 30], "mask": [code]},
+        {"id": 2, "name": "black", "color": [0, 0, 0], "mask": ["#000000"]},
+    ]
+    found = scene(image, labels, classes=classes, ignore=ignore)
+    assert found.read_labels(Window(0, 0, 1, 3)).tolist() == [expected]
 
 
 @pytest.mark.parametrize(
@@ -268,7 +314,11 @@ def test_values_of_the_column_without_a_meaning(tmp_path: Path, ground: Path) ->
         SceneError, match=r"l\.gpkg: 1 polygons .*table: 3 \(33.33%\); name them"
     ):
         scene(ground, path, vector=vector)
-    found = scene(ground, path, vector=vector, unknown="ignore")
+    with pytest.warns(
+        GeosegWarning,
+        match=r"l\.gpkg: 1 polygons .*table: 3 \(33.33%\); they count as no labels",
+    ):
+        found = scene(ground, path, vector=vector, unknown="ignore")
     assert np.unique(found.read_labels(found.grid.whole)).tolist() == [0, 2, IGNORE]
 
 

@@ -85,6 +85,12 @@ def found(root: Path, **changes: Any) -> list[tuple[str, str, str]]:  # noqa: AN
             {"leave_out": ["bad_*"]},
             [("a", "images/a.tif", "masks/a.tif")],
         ),
+        # a name is no pattern where there is such an image
+        (
+            ["images/a1.tif", "images/a[1].tif", "masks/a1.tif"],
+            {"leave_out": ["a[1]"]},
+            [("a1", "images/a1.tif", "masks/a1.tif")],
+        ),
     ],
 )
 def test_pairs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import labelled_scenes
@@ -14,7 +15,7 @@ from geoseg.data.classes import ClassConfig, ClassTable, Code
 from geoseg.data.config import DataConfig
 from geoseg.data.labelled import IGNORE
 from geoseg.data.parts import load_part_scene
-from geoseg.errors import ConfigError, SceneError
+from geoseg.errors import ConfigError, GeosegWarning, SceneError
 
 
 def table(*names: str, unknown: bool = False) -> ClassTable:
@@ -55,6 +56,14 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         load_part_scene(root, "nine", table("water"))
     with pytest.raises(SceneError, match=r"in the class table: #\w{6} \(\d+\.\d+%\)"):
         load_part_scene(root, "one", table("water", unknown=True))
+
+
+def test_colours_without_a_meaning_are_no_labels_with_a_warning(tmp_path: Path) -> None:
+    root = labelled_scenes.write(tmp_path, ["one"])
+    partial = dataclasses.replace(table("water", unknown=True), unknown="ignore")
+    with pytest.warns(GeosegWarning, match=r"\(\d+\.\d+%\).*; they count as no labels"):
+        scene = load_part_scene(root, "one", partial)
+    assert set(np.unique(scene.labels)) == {0, IGNORE}
 
 
 def test_real_masks_have_the_pixels_that_were_counted(shared_data: Path) -> None:

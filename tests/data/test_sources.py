@@ -16,6 +16,7 @@ from affine import Affine
 from rasterio.errors import NotGeoreferencedWarning
 
 from geoseg.config import compose, convert, override
+from geoseg.data import survey
 from geoseg.data.chips import ChipConfig, chip_sampler
 from geoseg.data.config import DataConfig
 from geoseg.data.labelled import IGNORE
@@ -148,6 +149,33 @@ def sampler_of(root: Path, **changes: Any) -> Any:  # noqa: ANN401
     return chip_sampler(open_split(config).train, config, ChipConfig(size=16))
 
 
+def test_scenes_without_any_label_are_refused(tmp_path: Path) -> None:
+    write_scenes(tmp_path)
+    for number in range(2):
+        labelled_files.save(
+            tmp_path / f"masks/s{number}.png", np.zeros((40, 50), np.uint8)
+        )
+    assert len(sampler_of(tmp_path).scenes) == 3  # one of three has some
+    labelled_files.save(tmp_path / "masks/s2.png", np.zeros((40, 50), np.uint8))
+    with pytest.raises(ConfigError, match=r"scenes has a label; check .*data\.ignore"):
+        sampler_of(tmp_path)
+
+
+def test_what_was_not_looked_at_may_have_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_scenes(tmp_path)
+    for number in range(3):
+        labelled_files.save(
+            tmp_path / f"masks/s{number}.png", np.zeros((40, 50), np.uint8)
+        )
+    monkeypatch.setattr(survey, "BLOCK", 8)
+    monkeypatch.setattr(survey, "_ONE_BLOCK", 64)
+    monkeypatch.setattr(survey, "_MOST_BLOCKS", 4)
+    with pytest.warns(GeosegWarning, match="no pixel of the training scenes is water"):
+        sampler_of(tmp_path)
+
+
 def test_labels_without_a_meaning_are_counted_over_all_scenes(tmp_path: Path) -> None:
     write_scenes(tmp_path)
     mask = labelled_files.values()
@@ -203,3 +231,22 @@ def test_scenes_finer_than_asked_for_are_reduced_as_segment_does(
         spans = (images.amax((1, 2, 3)) - images.amin((1, 2, 3))) * 255
         # UTM is a 2500th off the ground here; half a step at each end is blurred.
         assert float((spans - pixels / 2).abs().max()) <= 3
+
+
+def test_scenes_too_small_for_the_range_of_magnification_are_told(
+    tmp_path: Path,
+) -> None:
+    write_scenes(tmp_path, 2)  # 40 x 50 pixels
+    mask = labelled_files.values(100, 100)
+    labelled_files.save(tmp_path / "images/l.png", labelled_files.image_of(mask))
+    labelled_files.save(tmp_path / "masks/l.png", mask)
+    config = labelled_files.data(tmp_path)
+    scenes = open_split(config).train
+    told = (
+        r"2 of 3 training scenes \(s0, s1\) are less than 50 pixels wide or high, "
+        r".* set chips\.size to 80 or less"
+    )
+    with pytest.warns(GeosegWarning, match=told) as warned:
+        chip_sampler(scenes, config, ChipConfig(size=100, scale=(0.5, 2.0)))
+    assert len(warned) == 1
+    chip_sampler(scenes, config, ChipConfig(size=80, scale=(0.5, 2.0)))

@@ -33,6 +33,13 @@ def test_lists_and_patterns() -> None:
     assert rest == {"train": NAMES[:20], "validation": [], "test": NAMES[20:]}
 
 
+def test_a_name_with_brackets_means_the_scene_of_this_name_first() -> None:
+    names = ["a1", "a2", "a[1]"]
+    parts = split_names(names, SplitConfig(test=("a[1]",)))
+    assert parts["test"] == ["a[1]"]
+    assert split_names(names[:2], SplitConfig(test=("a[1]",)))["test"] == ["a1"]
+
+
 def test_shares_are_drawn_by_seed_and_name_from_the_training_scenes() -> None:
     config = SplitConfig(test=("b/*",), validation_share=0.2, test_share=0.1)
     parts = split_names(NAMES, config)
