@@ -52,8 +52,15 @@ class Survey:
         return totals
 
 
-def survey(sources: Sequence[LabelledSource], config: DataConfig) -> Survey:
+def survey(
+    sources: Sequence[LabelledSource], config: DataConfig, part: str = "training"
+) -> Survey:
     """Count classes in all scenes and say what is wrong with their labels.
+
+    Args:
+        sources: The scenes.
+        config: What labels mean, and what to do about bad ones.
+        part: What the scenes are for, in messages.
 
     Raises:
         ConfigError: No scene is left, or none has a label.
@@ -90,7 +97,7 @@ def survey(sources: Sequence[LabelledSource], config: DataConfig) -> Survey:
     where = f"the labels of {listed(guilty)}"
     refuse_or_warn(config.unknown, unknown, looked_at, where)
     result = Survey(tuple(s for s, _ in kept), tuple(seen for _, seen in kept))
-    _tell_empty(result, config)
+    _tell_empty(result, config, part)
     return result
 
 
@@ -124,7 +131,7 @@ def _blocks(grid: Grid) -> tuple[Window, ...]:
     )
 
 
-def _tell_empty(result: Survey, config: DataConfig) -> None:
+def _tell_empty(result: Survey, config: DataConfig, part: str) -> None:
     empty = [
         entry.name
         for entry, total in zip(config.classes, result.totals, strict=True)
@@ -132,13 +139,14 @@ def _tell_empty(result: Survey, config: DataConfig) -> None:
     ]
     if len(empty) == len(config.classes) and _all_seen(result):
         raise ConfigError(
-            "no pixel of the training scenes has a label; check what data.ignore and "
+            f"no pixel of the {part} scenes has a label; check what data.ignore and "
             "the mask of data.classes name, and what the labels hold"
         )
     if empty:
+        what = "learn" if part == "training" else "be judged by"
         warnings.warn(
-            f"no pixel of the training scenes is {' or '.join(empty)}; a model cannot "
-            "learn it: check data.classes, or take it out",
+            f"no pixel of the {part} scenes is {' or '.join(empty)}; a model cannot "
+            f"{what} it: check data.classes, or take it out",
             GeosegWarning,
             stacklevel=3,
         )

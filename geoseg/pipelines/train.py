@@ -19,6 +19,7 @@ from geoseg.data.chips import ChipConfig, ChipSampler, chip_sampler
 from geoseg.data.config import DataConfig
 from geoseg.data.labelled import LabelledSource
 from geoseg.data.sources import Split, open_split
+from geoseg.data.survey import survey
 from geoseg.errors import ConfigError, ModelError, OutputError
 from geoseg.io.atomic import atomic_path
 from geoseg.io.lock import exclusive
@@ -116,6 +117,10 @@ def _run_alone(config: TrainConfig, listener: Listener) -> Trained:
     split = open_split(data, ("train", "validation"))
     _check_model_folder(config.out, begun)
     chips = chip_sampler(split.train, data, config.chips)
+    # Looked at now, and not when hours of training end in a wrong label.
+    judged: Sequence[LabelledSource] = ()
+    if split.validation:
+        judged = survey(split.validation, data, "validation").sources
     recipe = recipe_of(config, split, chips) | _start(config, begun)
     check_folder(config.out, recipe)
     if is_first_process():
@@ -137,7 +142,7 @@ def _run_alone(config: TrainConfig, listener: Listener) -> Trained:
         module,
         config.out,
         log=log,
-        validation=_validation(config, spec, split.validation, log),
+        validation=_validation(config, spec, judged, log),
         threads=config.torch_threads,
     )
     if is_first_process():

@@ -117,8 +117,9 @@ def test_what_image_or_mask_hide_has_no_label(tmp_path: Path, hidden: str) -> No
     assert found.grid.crs is not None
     # What `geoseg segment` gives the model there, in digital numbers.
     mean = np.array([485, 455.8, 406.4], np.float32)
-    expected = mean if hidden == "nan" else mean.round()
-    np.testing.assert_allclose(pixels[:, ~shown].T, np.tile(expected, (250, 1)))
+    filled = mean if hidden == "nan" else mean.round()
+    there = np.asarray(pixels[:, ~shown].T, np.float32)
+    np.testing.assert_allclose(there, np.tile(filled, (250, 1)))
     np.testing.assert_array_equal(pixels[:, shown], image[:, shown])
 
 

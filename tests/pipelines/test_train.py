@@ -19,7 +19,13 @@ from safetensors.torch import load_file
 
 from geoseg.config import convert
 from geoseg.data.config import SplitConfig
-from geoseg.errors import ConfigError, ModelError, OutputError, TilingError
+from geoseg.errors import (
+    ConfigError,
+    ModelError,
+    OutputError,
+    SceneError,
+    TilingError,
+)
 from geoseg.inference import Predictor, PredictorConfig, TileInput
 from geoseg.models import find_model, load_model, read_spec
 from geoseg.pipelines.train import TrainConfig, run
@@ -239,6 +245,39 @@ def test_a_model_that_was_not_made_here_stays(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"no training in .* made it"):
         run(config)
     assert thesis.read_text() == "years of work"
+
+
+def test_labels_of_validation_scenes_are_looked_at_before_training(
+    tmp_path: Path,
+) -> None:
+    split = {"train": ["one"], "validation": ["two"]}
+    patterns = write_pairs(tmp_path, ["one", "two"])
+    config = configuration(tmp_path, split=split, layout="pairs")
+    data = dataclasses.replace(config.data, **patterns)
+    config = dataclasses.replace(config, data=data)
+    path = config.data.root / "masks" / "two.png"
+    with Image.open(path) as mask:
+        pixels = np.array(mask)
+    pixels[3, 5] = (1, 2, 3)
+    Image.fromarray(pixels).save(path)
+    heard = Heard()
+    with pytest.raises(SceneError, match="#010203"):
+        run(config, heard)
+    assert not heard.steps
+
+
+def write_pairs(root: Path, names: list[str]) -> dict[str, Any]:
+    """Write scenes of a file each; return how they are found."""
+    for number, name in enumerate(names):
+        image, labels = labelled_scenes.draw(96, 96, seed=number)
+        colors = np.zeros((*labels.shape, 3), np.uint8)
+        for index, color in enumerate(labelled_scenes.COLORS):
+            colors[labels == index] = color
+        for kind, pixels in (("images", image.transpose(1, 2, 0)), ("masks", colors)):
+            folder = root / "scenes" / kind
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(folder / f"{name}.png")
+    return {"images": "images/{stem}.png", "labels": "masks/{stem}.png"}
 
 
 def test_bands_that_the_model_does_not_take_are_refused(tmp_path: Path) -> None:
