@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geoseg.data import survey
+from geoseg.data.augment import recolor
 from geoseg.data.chips import ChipConfig, ChipSampler
 from geoseg.data.labelled import IGNORE, LabelledScene
 from geoseg.errors import ConfigError
@@ -248,3 +249,11 @@ def test_colours_change_within_bounds_and_labels_do_not() -> None:
     assert torch.equal(plain[1], changed[1])
     assert not torch.equal(plain[0], changed[0])
     assert 0 <= float(changed[0].min()) <= float(changed[0].max()) <= 1
+
+
+def test_pixels_above_their_scale_stay_above_it() -> None:
+    image = torch.full((3, 4, 4), 0.4)
+    image[:, 1, 2] = 2.0
+    changed = recolor(np.random.default_rng(0), image, 0.1)
+    assert changed[:, 1, 2].min() > 1.5
+    assert changed[:, 0, 0].max() < 0.6

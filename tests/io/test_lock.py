@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from geoseg.io.lock import in_turn, is_held, remove_unless_held
+from geoseg.errors import OutputError
+from geoseg.io.lock import exclusive, in_turn, is_held, remove_unless_held
 
 HOLD = """\
 import sys
@@ -85,4 +86,13 @@ def test_on_a_disk_without_locks_nobody_waits(
         pass
     monkeypatch.setattr(fcntl, "flock", refuse)
     with in_turn(tmp_path / "lock"), in_turn(tmp_path / "lock"):
+        pass
+
+
+def test_a_folder_that_takes_no_lock_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".lock").mkdir()
+    with (
+        pytest.raises(OutputError, match=r"cannot be written to .* choose another -o"),
+        exclusive(tmp_path / ".lock", tmp_path),
+    ):
         pass
