@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
@@ -75,6 +75,13 @@ class StepClock(Callback):
         self.longest = max(monotonic() - self._begun, _REMEMBERED * self.longest)
 
 
+class Validates(Protocol):
+    """Scores a step."""
+
+    improved: bool
+    """Whether the weights of this step are the best so far, and written as that."""
+
+
 class Checkpoints(Callback):
     """Saves the run at most so many seconds after the last time, and at its end.
 
@@ -86,7 +93,7 @@ class Checkpoints(Callback):
         seconds: Longest time between two checkpoints.
         steps: Steps of the whole run.
         clock: Knows how long a step takes.
-        improved: Tells whether this step's validation wrote the best weights.
+        validation: What writes the best weights, if anything does.
     """
 
     def __init__(
@@ -95,10 +102,10 @@ class Checkpoints(Callback):
         seconds: float,
         steps: int,
         clock: StepClock,
-        improved: Callable[[], bool] = lambda: False,
+        validation: Validates | None,
     ) -> None:
         self.path, self.seconds, self.steps = folder / LAST, seconds, steps
-        self.clock, self.improved = clock, improved
+        self.clock, self.validation = clock, validation
         self._saved = monotonic()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -114,7 +121,8 @@ class Checkpoints(Callback):
         late = monotonic() - self._saved + self.clock.longest > self.seconds
         ended = trainer.should_stop or trainer.global_step >= self.steps
         # The first process's clock counts for all, who write together.
-        if trainer.strategy.broadcast(late or ended or self.improved()):
+        improved = self.validation is not None and self.validation.improved
+        if trainer.strategy.broadcast(late or ended or improved):
             trainer.save_checkpoint(self.path)
             self._saved = monotonic()
         self.clock.restart()

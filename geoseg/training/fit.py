@@ -92,12 +92,9 @@ def fit(
             check_memory(module, cuda=cuda)
         clock = StepClock()
         order: list[Callback] = [_Threads(threads), clock, log]
+        order += [] if validation is None else [validation]
         seconds = config.checkpoint_seconds
-        saver = Checkpoints(folder, seconds, config.steps, clock)
-        if validation is not None:
-            order += [validation]
-            saver.improved = lambda: validation.improved
-        order += [saver]
+        order += [Checkpoints(folder, seconds, config.steps, clock, validation)]
         trainer = make_trainer(config, folder, [*order, *callbacks], cuda=cuda)
         with _quiet(), _interruptions(), _memory_errors(module):
             trainer.fit(module, ckpt_path=last if begun else None, weights_only=True)

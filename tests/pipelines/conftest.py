@@ -1,4 +1,4 @@
-"""A Dask scheduler and workers as processes of their own, shared by all tests here."""
+"""What tests here share: a Dask scheduler with workers, and scenes to evaluate on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 from dask_processes import dask_processes, wait_for_address
+from evaluations import segmented
+from labelled_rasters import CLASSES, draw, write_scene
+from stubs import save_stub
 
 TESTS = Path(__file__).parents[1]
 
@@ -34,3 +37,25 @@ def scheduler(
     alone = ["--no-nanny"]
     with dask_processes(folder, workers=2, worker=alone, patience=0) as file:
         yield wait_for_address(file)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Model of evaluations, which tells classes by how red a pixel is."""
+    folder = tmp_path_factory.mktemp("models") / "levels"
+    return save_stub(folder, kind="levels", num_classes=CLASSES)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of two labelled scenes."""
+    folder = tmp_path_factory.mktemp("labelled")
+    for seed, name in enumerate(("north", "south")):
+        write_scene(folder, name, *draw(seed))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def masks(root: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run directory of the two."""
+    return segmented(root, model, tmp_path_factory.mktemp("runs") / "native")

@@ -29,27 +29,6 @@ from geoseg.pipelines.segment import ModelConfig
 Pixels = npt.NDArray[np.uint8]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "levels"
-    return save_stub(folder, kind="levels", num_classes=CLASSES)
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of two labelled scenes."""
-    folder = tmp_path_factory.mktemp("labelled")
-    for seed, name in enumerate(("north", "south")):
-        write_scene(folder, name, *draw(seed))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def masks(root: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run directory of the two."""
-    return segmented(root, model, tmp_path_factory.mktemp("runs") / "native")
-
-
 def test_counts_equal_those_of_the_masks_that_segment_wrote(
     tmp_path: Path, root: Path, masks: Path
 ) -> None:

@@ -14,7 +14,6 @@ from evaluations import evaluated, segmented
 from labelled_rasters import CLASSES, draw, write_scene
 from rasters import write_raster
 from running import read_band
-from stubs import save_stub
 
 from geoseg.clusters.config import ClusterConfig
 from geoseg.errors import ConfigError, EvaluationError
@@ -24,25 +23,6 @@ from geoseg.pipelines.evaluate import EvaluateConfig, run
 from geoseg.pipelines.segment import ModelConfig
 
 Pixels = npt.NDArray[np.uint8]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "levels"
-    return save_stub(folder, kind="levels", num_classes=CLASSES)
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("labelled")
-    for seed, name in enumerate(("north", "south")):
-        write_scene(folder, name, *draw(seed))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def masks(root: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return segmented(root, model, tmp_path_factory.mktemp("runs") / "native")
 
 
 def test_a_failed_scene_takes_no_mask_of_another_one(
