@@ -8,8 +8,10 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
 	2>/dev/null && echo $$python && break; done)
 # Touched when the environment holds what pyproject.toml asks for.
 INSTALLED := $(VENV)/.installed
-# More options for pytest: make test PYTEST_ARGS="-k tiling -x"
+# More options for pytest: make test PYTEST_ARGS="-k tiling -x"; to debug, "-n 0 --pdb"
 PYTEST_ARGS ?=
+# A process of tests for each core; a slow test may take some GiB.
+PARALLEL := -n logical --maxprocesses 4 --dist worksteal
 # Real labelled scenes, which are no part of the repository.
 SHARED_DATA := $(or $(GEOSEG_SHARED_DATA),../shared/data)
 # CUDA tests skip themselves without a device, and say so. The network is never part of
@@ -38,13 +40,13 @@ $(INSTALLED): pyproject.toml setup.py constraints.txt \
 	@touch $@
 
 test: $(INSTALLED) ## Run the fast tests
-	$(BIN)/python -m pytest -m "$(FAST)" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "$(FAST)" $(PARALLEL) $(PYTEST_ARGS)
 
 test-slow: $(INSTALLED) ## Run the slow tests
-	$(BIN)/python -m pytest -m "$(SLOW)" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "$(SLOW)" $(PARALLEL) $(PYTEST_ARGS)
 
 test-all: $(INSTALLED) ## Run all tests but those that need the network
-	$(BIN)/python -m pytest -m "not network" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not network" $(PARALLEL) $(PYTEST_ARGS)
 
 test-gpu: $(INSTALLED) ## Run the CUDA tests; without a device they fail
 	GEOSEG_REQUIRE_CUDA=1 $(BIN)/python -m pytest -m needs_cuda $(PYTEST_ARGS)

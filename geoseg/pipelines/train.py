@@ -219,9 +219,9 @@ def _start(config: TrainConfig, begun: Mapping[str, object]) -> dict[str, object
     try:
         weights: object = weights_sha256(find_model(config.start_from))
     except ModelError:
-        if not begun:
-            raise
         weights = begun.get("start_from")
+        if weights is None:
+            raise
     return {"start_from": weights}
 
 

@@ -101,7 +101,9 @@ def apply(patch: Path, tree: Path, *options: str) -> bool:
     return done.returncode == 0
 
 
-def run_tests(tree: Path, tests: Sequence[str]) -> tuple[int, ET.Element]:
+def run_tests(
+    tree: Path, tests: Sequence[str], *options: str
+) -> tuple[int, ET.Element]:
     """Run tests of the copy; return pytest's exit code and its junit report."""
     report = tree / "report.xml"
     report.unlink(missing_ok=True)
@@ -113,7 +115,7 @@ def run_tests(tree: Path, tests: Sequence[str]) -> tuple[int, ET.Element]:
     }
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [*command, f"--junitxml={report}", *tests],
+        [*command, f"--junitxml={report}", *options, *tests],
         cwd=tree,
         env=environment,
         check=False,
@@ -144,9 +146,8 @@ def verdict(tree: Path, mutant: Mutant) -> str:
     return f"broken: {broken[0].splitlines()[0]}" if broken else "killed"
 
 
-def verdicts(folder: Path, mutants: Sequence[Mutant]) -> Iterator[str]:
+def verdicts(folder: Path, mutants: Sequence[Mutant], jobs: int) -> Iterator[str]:
     """Judge mutants side by side, each in a tree that no other has meanwhile."""
-    jobs = max(1, min(MOST_TREES, len(os.sched_getaffinity(0)), len(mutants)))
     trees = SimpleQueue[Path]()
     for number in range(jobs):
         tree = folder / str(number)
@@ -172,16 +173,18 @@ def main() -> int:
     mutants = [read_mutant(patch.resolve()) for patch in patches]
     if not mutants:
         raise SystemExit(f"no patches in {FOLDER}")
+    jobs = max(1, min(MOST_TREES, len(os.sched_getaffinity(0)), len(mutants)))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
         copy_tree(folder / "whole")
         # A test that fails anyway would "notice" everything.
         tests = sorted({mutant.test for mutant in mutants})
-        code, _ = run_tests(folder / "whole", tests)
+        code, _ = run_tests(folder / "whole", tests, "-n", str(jobs))
         if code != 0:
             raise SystemExit("the tests named by the patches fail without any patch")
         results = []
-        for mutant, found in zip(mutants, verdicts(folder, mutants), strict=True):
+        judged = verdicts(folder, mutants, jobs)
+        for mutant, found in zip(mutants, judged, strict=True):
             results.append(found)
             row = f"{mutant.contract:<5} {mutant.patch.stem:<36} {found:<16}"
             sys.stdout.write(f"{row} {mutant.test}\n")
