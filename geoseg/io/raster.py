@@ -202,7 +202,7 @@ class SceneReader(RasterReader):
     ) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.bool_]]:
         """Read the source pixels under a window strip by strip and resample them."""
         source = self.scene.source
-        row_factor, col_factor = _factors(source, self.scene.grid)
+        row_factor, col_factor = pixel_factors(source, self.scene.grid)
         rows = axis_kernel(window.row, window.row_stop, row_factor, source.height)
         cols = axis_kernel(window.col, window.col_stop, col_factor, source.width)
         resampler = WindowResampler(rows, cols, len(self.scene.bands))
@@ -269,7 +269,7 @@ def _warn_unlocated(dataset: DatasetReader) -> None:
     )
 
 
-def _factors(source: Grid, grid: Grid) -> tuple[float, float]:
+def pixel_factors(source: Grid, grid: Grid) -> tuple[float, float]:
     """Return target over source pixel edges (row, column), free of rounding noise."""
     (height, width), (old_height, old_width) = grid.pixel_size, source.pixel_size
     factors = (height / old_height, width / old_width)

@@ -13,17 +13,15 @@ import numpy.typing as npt
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as F
 
 from geoseg.blending import blend_classes
-from geoseg.data.labelled import LabelledScene, LabelledSource
+from geoseg.data.coarser import as_processed
+from geoseg.data.labelled import LabelledSource
 from geoseg.errors import GeosegWarning, SceneError
 from geoseg.evaluation.counts import Counts, Indices, SceneCounts, count_confusion
 from geoseg.evaluation.metrics import measure
 from geoseg.grid import Grid, Window
 from geoseg.inference import Predictor, PredictorConfig, TileInput
-from geoseg.io.resolution import TOLERATED_RATIO
 from geoseg.tiling import TileGrid, default_stride
 from geoseg.training.checkpoints import BEST
 from geoseg.training.progress import Score
@@ -103,23 +101,6 @@ def predict_region(
     rows = slice(region.row - top, region.row_stop - top)
     cols = slice(region.col - left, region.col_stop - left)
     return image[:, rows, cols], labels[rows, cols], mask
-
-
-def at_resolution(scene: LabelledSource, resolution: float) -> LabelledSource:
-    """Resample a scene that is much finer than wanted, as `geoseg segment` does."""
-    own = scene.grid.ground_resolution()
-    if own is None or own * TOLERATED_RATIO >= resolution:
-        return scene
-    image, labels = scene.read(scene.grid.whole)
-    side = [max(1, round(length * own / resolution)) for length in labels.shape]
-    pixels = torch.from_numpy(np.asarray(image, np.float32) * (255 / scene.scale))
-    resized = F.resize(pixels, side, antialias=True).clamp(0, 255).round()
-    marks = F.resize(
-        torch.from_numpy(np.array(labels))[None],
-        side,
-        interpolation=InterpolationMode.NEAREST_EXACT,
-    )
-    return LabelledScene(scene.name, resized.to(torch.uint8).numpy(), marks[0].numpy())
 
 
 def _regions(grid: Grid) -> Iterator[Window]:
@@ -242,8 +223,7 @@ class Validation(Callback):
         self, predictor: Predictor, scene: LabelledSource, step: int, stride: int
     ) -> Counts:
         confusion = np.zeros(self._size, np.int64)
-        if self.spec.resolution is not None:
-            scene = at_resolution(scene, self.spec.resolution)
+        scene = as_processed(scene, self.spec)
         for number, region in enumerate(_regions(scene.grid)):
             image, labels, predicted = predict_region(predictor, scene, region, stride)
             confusion += count_confusion(labels, predicted, self._size)

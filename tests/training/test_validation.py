@@ -10,6 +10,7 @@ import rasterio
 import tiny_models
 import torch
 from affine import Affine
+from labelled_scenes import PlacedScene
 from rasterio.crs import CRS
 from torchmetrics.functional.classification import (
     multiclass_confusion_matrix,
@@ -18,14 +19,14 @@ from torchmetrics.functional.classification import (
 from training_runs import SPEC, TILE, made_model, made_scene
 
 import geoseg
-from geoseg.data.labelled import IGNORE, LabelledScene
+from geoseg.data.coarser import as_processed
+from geoseg.data.labelled import IGNORE
 from geoseg.evaluation.counts import count_confusion
 from geoseg.grid import Grid, Window
 from geoseg.inference import Predictor, PredictorConfig
 from geoseg.models import load_model, read_spec
 from geoseg.tiling import default_stride
 from geoseg.training.validation import (
-    at_resolution,
     predict_region,
     score_of,
 )
@@ -56,19 +57,25 @@ def test_classes_that_are_nowhere_do_not_count() -> None:
 
 
 @pytest.mark.slow
-def test_a_scene_is_predicted_as_segment_writes_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("edge", "side"), [(0.5, 150), (0.2, 380)])
+def test_a_scene_is_predicted_as_segment_writes_it(
+    tmp_path: Path, edge: float, side: int
+) -> None:
     folder = tiny_models.save_segmenter(tmp_path / "model", tile_size=64)
-    scene = made_scene("scene", side=150)
+    place = Affine(edge, 0, 500000, 0, -edge, 75)
+    made = made_scene("scene", side=side)
     path = tmp_path / "scene.tif"
     with rasterio.open(
-        path, "w", driver="GTiff", count=3, height=150, width=150, dtype="uint8",
-        transform=rasterio.Affine(0.5, 0, 0, 0, -0.5, 75), crs="EPSG:32631",
+        path, "w", driver="GTiff", count=3, height=side, width=side, dtype="uint8",
+        transform=place, crs="EPSG:32631",
     ) as raster:  # fmt: skip
-        raster.write(scene.image)
+        raster.write(made.image)
     geoseg.segment([path], tmp_path / "out", model=str(folder))
     with rasterio.open(tmp_path / "out" / "scene" / "classes.tif") as raster:
         written = raster.read(1)
     spec = read_spec(folder)
+    utm = CRS.from_epsg(32631).to_wkt()
+    scene = as_processed(PlacedScene(made, Grid(side, side, place, utm)), spec)
     predictor = Predictor(load_model(folder), spec, PredictorConfig("", "", 64))
     stride = default_stride(spec.tile_size, spec.patch_size)
     found = predict_region(predictor, scene, scene.grid.whole, stride)[2]
@@ -95,30 +102,3 @@ def test_parts_of_a_scene_are_predicted_as_the_whole_of_it() -> None:
         assert np.array_equal(found, whole[rows, cols])
         assert np.array_equal(image, scene.image[:, rows, cols])
         assert np.array_equal(labels, scene.labels[rows, cols])
-
-
-def test_a_scene_much_finer_than_the_model_is_resampled() -> None:
-    made = made_scene("fine", side=96)
-    utm = CRS.from_epsg(32631).to_wkt()
-    grid = Grid(96, 96, Affine(0.25, 0, 500000, 0, -0.25, 4000000), utm)
-    scene = Placed(made, grid)
-    assert at_resolution(scene, 0.37) is scene
-    found = at_resolution(scene, 0.5)
-    assert found.grid.height == pytest.approx(48, abs=1)
-    image, labels = found.read(found.grid.whole)
-    shown = labels != IGNORE
-    # Colours still tell the classes: labels and pixels lie on each other.
-    means = [image[:, shown & (labels == k)].mean(1) for k in range(3)]
-    wanted = [made.image[:, made.labels == k].mean(1) for k in range(3)]
-    np.testing.assert_allclose(means, wanted, atol=15)
-    # Of three by three pixels the one in the middle, not the first.
-    _, labels = at_resolution(scene, 0.75).read(Window(0, 0, 32, 32))
-    np.testing.assert_array_equal(labels, made.labels[1::3, 1::3])
-
-
-class Placed:
-    """A scene in memory that has a place on the Earth."""
-
-    def __init__(self, scene: LabelledScene, grid: Grid) -> None:
-        self.name, self.path, self.grid, self.scale = scene.name, None, grid, 255.0
-        self.read, self.read_labels = scene.read, scene.read_labels
