@@ -126,9 +126,9 @@ def _figures(result: SweepResult) -> tuple[str, str, str]:
     ended = result.outcome
     if ended is None:
         return "failed", "-", "-"
-    if ended.best_miou is None:
-        return "-", "-", str(ended.steps)
-    return f"{ended.best_miou:.3f}", str(ended.best_step), str(ended.steps)
+    score = "-" if ended.best_miou is None else f"{ended.best_miou:.3f}"
+    step = "-" if ended.best_step is None else str(ended.best_step)
+    return score, step, str(ended.steps)
 
 
 def print_sections(sections: Mapping[str, Sequence[tuple[str, str]]]) -> None:

@@ -75,10 +75,12 @@ def survey(
     guilty: list[str] = []
     kept: list[tuple[LabelledSource, SceneSurvey]] = []
     looked_at = 0
+    # Validation looks at every pixel, and wrong labels are to be found before.
+    whole = part == "validation"
     for source in sources:
         found: Counter[str] = Counter()
         try:
-            seen = survey_scene(source, len(config.classes), found)
+            seen = survey_scene(source, len(config.classes), found, whole=whole)
         except SceneError as error:
             if config.on_bad == "fail":
                 raise
@@ -92,7 +94,7 @@ def survey(
         kept.append((source, seen))
     if not kept:
         raise ConfigError(
-            "there is no scene whose labels can be read; check data.split"
+            f"there is no {part} scene whose labels can be read; check data.split"
         )
     where = f"the labels of {listed(guilty)}"
     refuse_or_warn(config.unknown, unknown, looked_at, where)
@@ -102,10 +104,14 @@ def survey(
 
 
 def survey_scene(
-    source: LabelledSource, num_classes: int, unknown: Counter[str] | None = None
+    source: LabelledSource,
+    num_classes: int,
+    unknown: Counter[str] | None = None,
+    *,
+    whole: bool = False,
 ) -> SceneSurvey:
-    """Count the classes of one scene by block."""
-    blocks = _blocks(source.grid)
+    """Count the classes of one scene by block; of a large one by some, unless whole."""
+    blocks = _blocks(source.grid, whole=whole)
     counts = [
         np.bincount(source.read_labels(block, unknown).ravel(), minlength=256)[
             :num_classes
@@ -115,13 +121,13 @@ def survey_scene(
     return SceneSurvey(blocks, np.array(counts, np.int64))
 
 
-def _blocks(grid: Grid) -> tuple[Window, ...]:
+def _blocks(grid: Grid, *, whole: bool) -> tuple[Window, ...]:
     """Cover a grid with blocks, or draw some of them, always the same."""
     if grid.height * grid.width <= _ONE_BLOCK:
         return (grid.whole,)
     across, down = -(-grid.width // BLOCK), -(-grid.height // BLOCK)
     places = np.arange(across * down)
-    if len(places) > _MOST_BLOCKS:
+    if len(places) > _MOST_BLOCKS and not whole:
         drawn = np.random.default_rng(0).choice(places, _MOST_BLOCKS, replace=False)
         places = np.sort(drawn)
     corners = [(int(p) // across * BLOCK, int(p) % across * BLOCK) for p in places]

@@ -40,7 +40,7 @@ def expand(name: str) -> list[str]:
         if path.is_dir():
             return _in_folder(path)
         if path.is_file():
-            return [_located(path)]
+            return [located(path)]
         return _matching(path)
     except OSError as error:  # A name too long, a folder that cannot be listed.
         raise UsageError(f"{path}: {error.strerror}; check the path") from error
@@ -139,7 +139,7 @@ def _raise(error: OSError) -> None:
 def _matching(path: Path) -> list[str]:
     matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 (absolute)
     files = [Path(match) for match in matches if Path(match).is_file()]
-    found = [_located(file) for file in files if not _is_result(file.absolute())]
+    found = [located(file) for file in files if not _is_result(file.absolute())]
     if found:
         return found
     if not matches:
@@ -158,5 +158,9 @@ def _is_result(file: Path) -> bool:
     return any((folder / WORK / ROOT_FILE).is_file() for folder in file.parents)
 
 
-def _located(file: Path) -> str:
+def located(file: Path) -> str:
+    """Return where a file lies, by which its results are known.
+
+    Links to folders are followed; a link to a file is a scene of its own.
+    """
     return str(file.parent.resolve() / file.name)

@@ -246,8 +246,11 @@ def _check_ids(
     Raises:
         ConfigError: They do.
     """
-    tables = [{info.id: info.name for info in known} for known in classes]
-    if not config.data.get("classes") and any(one != tables[0] for one in tables):
+    tables = [{info.id: info.name.casefold() for info in known} for known in classes]
+    first = tables[0]
+    if not config.data.get("classes") and any(
+        one[number] != first[number] for one in tables for number in one.keys() & first
+    ):
         raise ConfigError(
             "ids of the models' classes mean different things, and labels without a "
             "class table hold ids of a model; give data.classes, with `mask` values"

@@ -18,8 +18,9 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from geoseg.config import convert
 from geoseg.data.config import DataConfig, SplitConfig
-from geoseg.data.labelled import LabelledSource
+from geoseg.data.labelled import IGNORE, LabelledSource
 from geoseg.data.sources import open_split
+from geoseg.discovery.files import located
 from geoseg.errors import (
     EvaluationError,
     GeosegWarning,
@@ -31,7 +32,7 @@ from geoseg.evaluation.results import Failure
 from geoseg.evaluation.scene import BLOCK, blocks
 from geoseg.grid import Grid, Window
 from geoseg.io.atomic import atomic_path
-from geoseg.io.gdal import absolute, gdal_env, write_errors
+from geoseg.io.gdal import gdal_env, write_errors
 from geoseg.types import ClassInfo, EvaluatedPart
 
 SCENES = "scenes"
@@ -111,13 +112,14 @@ def readable(labelled: LabelledSet) -> tuple[LabelledSet, list[Failure]]:
     """Read all labels once; return scenes whose labels can be used, and the others.
 
     Raises:
-        EvaluationError: There are none that can.
+        EvaluationError: There are none that can, or none holds a label.
     """
-    sources, failures = [], []
+    sources, failures, found = [], [], False
     for source in labelled.sources:
         try:
             for block in blocks(source.grid, BLOCK):
-                source.read_labels(block)
+                labels = source.read_labels(block)
+                found = found or bool((labels != IGNORE).any())
         except SceneError as error:
             failures.append(Failure("", source.name, str(error)))
         else:
@@ -126,6 +128,11 @@ def readable(labelled: LabelledSet) -> tuple[LabelledSet, list[Failure]]:
         raise EvaluationError(
             f"no scene has labels that can be used; {failures[0].scene}: "
             f"{failures[0].reason}"
+        )
+    if not found:
+        raise EvaluationError(
+            "no pixel of the scenes has a label; check what data.ignore and the mask "
+            "of data.classes name, and what the labels hold"
         )
     return replace(labelled, sources=tuple(sources)), failures
 
@@ -175,7 +182,7 @@ def image_files(sources: Sequence[LabelledSource], out: Path) -> dict[str, str]:
                     f"{path} cannot be written ({error.strerror}); free some space or "
                     "choose another -o"
                 ) from error
-        files[source.name] = absolute(path)
+        files[source.name] = located(path)
     return files
 
 

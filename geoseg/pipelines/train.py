@@ -15,11 +15,11 @@ from torch import nn
 from transformers import Mask2FormerForUniversalSegmentation
 
 from geoseg.config import dump
-from geoseg.data.chips import ChipConfig, ChipSampler, chip_sampler
+from geoseg.data.chips import ChipConfig, chip_sampler
 from geoseg.data.config import DataConfig
 from geoseg.data.labelled import LabelledSource
 from geoseg.data.sources import Split, open_split
-from geoseg.data.survey import survey
+from geoseg.data.survey import SceneSurvey, Survey, survey
 from geoseg.errors import ConfigError, ModelError, OutputError
 from geoseg.io.atomic import atomic_path
 from geoseg.io.lock import exclusive
@@ -115,13 +115,14 @@ def _run_alone(config: TrainConfig, listener: Listener) -> Trained:
     spec = _declare(model, config)
     data = config.data
     split = open_split(data, ("train", "validation"))
-    _check_model_folder(config.out, begun)
+    check_model_folder(config.out, begun)
     chips = chip_sampler(split.train, data, config.chips)
     # Looked at now, and not when hours of training end in a wrong label.
-    judged: Sequence[LabelledSource] = ()
+    judged = Survey((), ())
     if split.validation:
-        judged = survey(split.validation, data, "validation").sources
-    recipe = recipe_of(config, split, chips) | _start(config, begun)
+        judged = survey(split.validation, data, "validation")
+    recipe = recipe_of(config, split, chips.index, judged.scenes)
+    recipe |= _start(config, begun)
     check_folder(config.out, recipe)
     if is_first_process():
         # After the checkpoint was accepted: it tells of the run that is in the folder.
@@ -142,7 +143,7 @@ def _run_alone(config: TrainConfig, listener: Listener) -> Trained:
         module,
         config.out,
         log=log,
-        validation=_validation(config, spec, judged, log),
+        validation=_validation(config, spec, judged.sources, log),
         threads=config.torch_threads,
     )
     if is_first_process():
@@ -275,7 +276,7 @@ def _write_model(
     unfinished.rename(folder)
 
 
-def _check_model_folder(out: Path, begun: Mapping[str, object]) -> None:
+def check_model_folder(out: Path, begun: Mapping[str, object]) -> None:
     """Refuse to write where a model is that was not made here.
 
     Raises:
@@ -290,7 +291,10 @@ def _check_model_folder(out: Path, begun: Mapping[str, object]) -> None:
 
 
 def recipe_of(
-    config: TrainConfig, split: Split, chips: ChipSampler
+    config: TrainConfig,
+    split: Split,
+    trained: Sequence[SceneSurvey],
+    judged: Sequence[SceneSurvey],
 ) -> dict[str, object]:
     """What a run's weights depend on, by dotted key.
 
@@ -313,7 +317,7 @@ def recipe_of(
     kept |= {f"scenes.{part}": digest for part, digest in found.items()}
     # How many pixels of each class lie where: other labels have other counts.
     counts = hashlib.sha256()
-    for seen in chips.index:
+    for seen in (*trained, *judged):
         counts.update(seen.counts.tobytes())
     return kept | {"scenes.labels": counts.hexdigest()[:12]}
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from geoseg.config import combinations, compose, convert
-from geoseg.errors import ConfigError, ModelError, SceneError, TrainingError
+from geoseg.errors import ConfigError, GeosegError
 from geoseg.io.atomic import atomic_path
 from geoseg.models.registry import find_model
 from geoseg.pipelines import train
@@ -67,6 +67,7 @@ def plan_sweep(recipe: str, overrides: Sequence[str]) -> list[SweepRun]:
         ConfigError: Nothing varies, a combination does not fit, or one needs several
             devices.
         ModelError: There is no model to start from.
+        OutputError: A folder holds a model that was not made there.
     """
     varied = combinations(overrides)
     if varied == [()]:
@@ -83,7 +84,9 @@ def plan_sweep(recipe: str, overrides: Sequence[str]) -> list[SweepRun]:
                 "a sweep trains on one device; set train.devices=1, or train one by one"
             )
         config = replace(config, out=config.out / name)
-        if config.start_from is not None and not begun_with(config.out):
+        begun = begun_with(config.out)
+        train.check_model_folder(config.out, begun)
+        if config.start_from is not None and not begun:
             find_model(config.start_from)
         runs.append(SweepRun(settings, config))
     return runs
@@ -107,7 +110,7 @@ def run(runs: Sequence[SweepRun], watching: Watching) -> list[SweepResult]:
             try:
                 outcome = train.run(one.config, listener).outcome
                 results.append(SweepResult(one, outcome))
-            except (ModelError, SceneError, TrainingError) as error:
+            except GeosegError as error:
                 results.append(SweepResult(one, None, str(error)))
         _write_table(one.config.out.parent / TABLE, results)
     return results

@@ -67,9 +67,11 @@ or with transformers after `import geoseg.models`.
 def _chosen(outcome: Outcome) -> str:
     if outcome.best_step is None:
         return "moving average after the last step"
+    known = outcome.best_miou
+    score = "" if known is None else f" ({known:.3f})"
     return (
-        f"moving average after step {outcome.best_step:,}, the best by mIoU "
-        f"({outcome.best_miou:.3f}) on the validation scenes"
+        f"moving average after step {outcome.best_step:,}, the best by mIoU{score} on "
+        "the validation scenes"
     )
 
 
@@ -77,6 +79,6 @@ def _caution(outcome: Outcome) -> str:
     if outcome.best_step is None:
         return "Nothing was measured in training: evaluate it before you rely on it."
     return (
-        "The score above chose the step, so it flatters: evaluate the model on scenes "
-        "that had no part in that."
+        "Validation chose the step, so its score flatters: evaluate the model on "
+        "scenes that had no part in that."
     )

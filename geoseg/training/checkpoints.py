@@ -192,8 +192,9 @@ def _check_recipe(
     differences = [
         f"{key} is {now.get(key)!r}, was {begun.get(key)!r}"
         for key in sorted(begun.keys() | now.keys())
-        # As text: not a number is what it was.
-        if json.dumps(begun.get(key)) != json.dumps(now.get(key))
+        if begun.get(key) != now.get(key)
+        # As text not a number is what it was.
+        and json.dumps(begun.get(key)) != json.dumps(now.get(key))
     ]
     if differences:
         raise ConfigError(

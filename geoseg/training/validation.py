@@ -137,7 +137,8 @@ class Validation(Callback):
         precision: Arithmetic of the model.
         seen: Takes note of scores.
         looked: Takes note of predictions.
-        on_bad: What to do about a scene that cannot be read: leave it out, or raise.
+        on_bad: What to do about a scene that cannot be read: raise, or go on; a
+            validation that lacks one neither is the best nor ends a run.
     """
 
     def __init__(
@@ -184,7 +185,14 @@ class Validation(Callback):
         if step % self.every and step < trainer.max_steps:
             return
         assert isinstance(pl_module.average, nn.Module)
-        score = self._score(trainer, pl_module.average)
+        counts, failed = self._count(trainer, pl_module.average)
+        if failed:
+            # Of other scenes than before: it tells of them, and chooses nothing.
+            self._tell_failed(step, failed)
+            if failed < len(self.scenes):
+                self.seen.validated(score_of(counts, step), best=False)
+            return
+        score = score_of(counts, step)
         better = self.improved = score.miou > self.best["miou"] + _GAIN
         self.misses = 0 if better else self.misses + 1
         if better:
@@ -193,7 +201,16 @@ class Validation(Callback):
         self.seen.validated(score, better)
         trainer.should_stop = trainer.should_stop or self.stopped
 
-    def _score(self, trainer: Trainer, average: nn.Module) -> Score:
+    def _tell_failed(self, step: int, failed: int) -> None:
+        warnings.warn(
+            f"step {step}: {failed} of {len(self.scenes)} validation scenes could not "
+            "be read, so this validation chooses nothing",
+            GeosegWarning,
+            stacklevel=2,
+        )
+
+    def _count(self, trainer: Trainer, average: nn.Module) -> tuple[Counts, int]:
+        """Return the confusion matrix, and how many scenes could not be read."""
         step = trainer.global_step
         config = PredictorConfig(
             folder="",
@@ -204,7 +221,7 @@ class Validation(Callback):
         )
         predictor = Predictor(average, self.spec, config)
         stride = default_stride(self.spec.tile_size, self.spec.patch_size)
-        confusion = np.zeros(self._size, np.int64)
+        confusion, failed = np.zeros(self._size, np.int64), 0
         # Devices share the scenes.
         for scene in self.scenes[trainer.global_rank :: trainer.world_size]:
             try:
@@ -213,11 +230,13 @@ class Validation(Callback):
                 if self.on_bad == "fail":
                     raise
                 warnings.warn(str(error), GeosegWarning, stacklevel=2)
-        counts: Tensor = trainer.strategy.reduce(
-            torch.from_numpy(confusion).to(trainer.strategy.root_device),
-            reduce_op="sum",
+                failed += 1
+        tally = torch.from_numpy(np.append(confusion, failed))
+        sums: Tensor = trainer.strategy.reduce(
+            tally.to(trainer.strategy.root_device), reduce_op="sum"
         )
-        return score_of(counts.cpu().numpy(), step)
+        *counts, failed = sums.tolist()
+        return np.array(counts, np.int64).reshape(self._size), failed
 
     def _score_scene(
         self, predictor: Predictor, scene: LabelledSource, step: int, stride: int

@@ -13,7 +13,7 @@ from geoseg.cli import display, train_progress
 from geoseg.cli.train import EPILOG
 from geoseg.cli.train_progress import TrainingProgress
 from geoseg.config import combinations, compose, convert
-from geoseg.errors import ConfigError, TrainingError
+from geoseg.errors import ConfigError, OutputError, SceneError, TrainingError
 from geoseg.pipelines.train import TrainConfig, Trained
 from geoseg.training.fit import Outcome
 from geoseg.training.progress import Listener, Score
@@ -107,6 +107,41 @@ def test_a_training_that_fails_does_not_end_the_sweep(
     assert "Error: 1 of 2 trainings failed: the loss is nan" in result.stderr
     assert "failed" in result.stdout
     assert "0.501" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "error", [SceneError("b.tif is cut off"), ConfigError("bands"), OutputError("full")]
+)
+def test_no_error_of_one_training_ends_the_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def run(config: TrainConfig, _: Listener) -> Trained:
+        if config.train.seed == 0:
+            raise error
+        return Trained(config.out / "model", Outcome(8, 4, None))
+
+    monkeypatch.setattr("geoseg.pipelines.train.run", run)
+    swept = ["--set", "train.seed=0,1"]
+    result = geoseg("train", "--multirun", *HERE, *swept, "-o", tmp_path)
+    assert result.exit_code == 1
+    assert f"1 of 2 trainings failed: {error}" in result.stderr
+    with (tmp_path / "sweep.csv").open(newline="") as stream:
+        table = list(csv.DictReader(stream))
+    assert [row["error"] for row in table] == [str(error), ""]
+    # The step is known, the score is not.
+    rows = [line.split()[:4] for line in result.stdout.splitlines()]
+    assert ["1", "-", "4", "8"] in rows
+
+
+def test_a_sweep_does_not_begin_where_a_model_is(
+    configs: list[TrainConfig], tmp_path: Path
+) -> None:
+    (tmp_path / "train.seed=1" / "model").mkdir(parents=True)
+    swept = ["--set", "train.seed=0,1"]
+    result = geoseg("train", "--multirun", *HERE, *swept, "-o", tmp_path)
+    assert result.exit_code == 2
+    assert "no training in" in result.stderr
+    assert configs == []
 
 
 def test_combinations_are_of_what_varies() -> None:

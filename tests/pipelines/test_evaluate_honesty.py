@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from affine import Affine
 from evaluations import evaluated, segmented
 from labelled_rasters import CLASSES, draw, write_scene
-from rasters import write_raster
+from rasters import NORTH_UP, write_raster
 from running import read_band
 
 from geoseg.clusters.config import ClusterConfig
@@ -46,6 +47,17 @@ def test_a_failed_scene_takes_no_mask_of_another_one(
     evaluation = evaluated(tmp_path / "third", moved, [out], **options)
     assert evaluation.ok
     assert any("by their names" in note for note in notes_of(evaluation))
+
+
+def test_links_to_folders_lead_to_the_same_images(
+    tmp_path: Path, root: Path, masks: Path
+) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(root)
+    for way in (link, root / ".." / root.name):
+        evaluation = evaluated(tmp_path / "out", way, [masks])
+        assert evaluation.ok
+        assert not any("by their names" in note for note in notes_of(evaluation))
 
 
 def test_what_is_right_is_right_beside_what_is_unknown(
@@ -117,15 +129,29 @@ def test_masks_of_a_part_of_the_labels_are_told(
     tmp_path: Path, root: Path, masks: Path
 ) -> None:
     part = shutil.copytree(masks, tmp_path / "part")
-    mask = read_band(part / "north" / "classes.tif")[:50]
+    mask = read_band(part / "north" / "classes.tif")[:50, :85]
     for name, pixels in (("classes", mask), ("confidence", mask.clip(max=100))):
         write_raster(part / "north" / f"{name}.tif", pixels, nodata=255)
-    evaluation = evaluated(tmp_path / "out", root, [part])
-    assert evaluation.runs[0].scores["north"].covered == pytest.approx(1 / 3)
-    assert any(
-        "1 of 2 scenes cover a part of their labels only, 33.3%" in note
-        for note in notes_of(evaluation)
-    )
+    evaluation = evaluated(tmp_path / "out", root, [masks, part])
+    whole, partly = evaluation.runs
+    assert partly.scores["north"].covered == pytest.approx(1 / 6)
+    assert partly.scored_share < 0.7 < whole.scored_share
+    told = "\n".join(notes_of(evaluation))
+    assert "1 of 2 scenes cover a part of their labels only, 16.7%" in told
+    assert "different parts of the labelled scenes" in told
+
+
+def test_masks_of_other_grids_are_told_apart(
+    tmp_path: Path, root: Path, masks: Path
+) -> None:
+    coarse = shutil.copytree(masks, tmp_path / "coarse")
+    for name in ("classes", "confidence"):
+        path = coarse / "north" / f"{name}.tif"
+        twice = NORTH_UP @ Affine.scale(2)
+        write_raster(path, read_band(path)[::2, ::2], nodata=255, transform=twice)
+    told = "\n".join(notes_of(evaluated(tmp_path / "out", root, [masks, coarse])))
+    assert "each run is compared on the grid of its own masks" in told
+    assert "1 of 2 scenes are of another resolution" in told
 
 
 def test_calibration_of_a_part_is_said_to_be_of_a_part(
@@ -166,6 +192,10 @@ def test_ids_that_mean_different_classes_are_refused(
             item.read_text().replace("class 1", "was 1").replace("class 2", "class 1")
         )
         item.write_text(text.replace("was 1", "class 2"))
+    shouted = shutil.copytree(masks, tmp_path / "shouted")
+    for item in shouted.glob("*/item.json"):
+        item.write_text(item.read_text().replace('"class 1"', '"CLASS 1"'))
+    assert evaluated(tmp_path / "out", root, [masks, shouted]).ok
     with pytest.raises(ConfigError, match=r"ids .* mean different things"):
         evaluated(tmp_path / "out", root, [masks, other])
     table = [
@@ -203,6 +233,7 @@ def test_notes_do_not_claim_what_is_not_so(
         (ScoreSettings, {"chip": 0}),
         (ScoreSettings, {"worst": -1}),
         (Resampling, {"resamples": -5}),
+        (Resampling, {"seed": -1}),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused(
@@ -216,11 +247,12 @@ def test_numbers_that_make_no_sense_are_refused(
 
 
 def test_labels_are_looked_at_before_masks_are_made(
-    tmp_path: Path, root: Path, masks: Path
+    tmp_path: Path, root: Path, masks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("geoseg.pipelines.evaluate_scenes.BLOCK", 64)
     data = shutil.copytree(root, tmp_path / "data")
     labels = read_band(data / "masks" / "south.tif")
-    labels[3, 5] = 77
+    labels[100, 120] = 77
     write_raster(data / "masks" / "south.tif", labels)
     evaluation = evaluated(tmp_path / "out", data, [masks])
     [failure] = evaluation.failures
@@ -229,6 +261,23 @@ def test_labels_are_looked_at_before_masks_are_made(
     write_raster(data / "masks" / "north.tif", np.full_like(labels, 99))
     with pytest.raises(EvaluationError, match="no scene has labels that can be used"):
         evaluated(tmp_path / "other", data, [masks])
+
+
+def test_scenes_without_any_label_get_no_masks(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, model: Path
+) -> None:
+    def segment(*_: object, **__: object) -> None:
+        raise AssertionError("hours of segmentation")
+
+    monkeypatch.setattr("geoseg.pipelines.segment.run", segment)
+    known = ModelConfig(str(model), ("stubs",), device="cpu")
+    table = [
+        {"id": n, "name": f"class {n}", "color": [n, 0, 0], "mask": [90 + n]}
+        for n in range(1, 5)
+    ]
+    data = {"classes": table, "ignore": list(range(CLASSES + 1))}
+    with pytest.raises(EvaluationError, match="no pixel of the scenes has a label"):
+        evaluated(tmp_path, root, [], data=data, model=known)
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from geoseg.config import convert
 from geoseg.data.config import SplitConfig
 from geoseg.errors import (
     ConfigError,
+    GeosegWarning,
     ModelError,
     OutputError,
     SceneError,
@@ -225,15 +226,17 @@ def test_scenes_that_came_or_went_are_another_run(tmp_path: Path) -> None:
         run(everything)
 
 
-def test_other_labels_are_another_run(tmp_path: Path) -> None:
-    config = configuration(tmp_path)
+@pytest.mark.parametrize("part", ["train", "validation"])
+def test_other_labels_are_another_run(tmp_path: Path, part: str) -> None:
+    other = {"train": "validation", "validation": "train"}[part]
+    config = configuration(tmp_path, split={part: ["two"], other: ["one"]})
     run(config)
     for path in (config.data.root / "two" / "masks").iterdir():
         with Image.open(path) as mask:
             pixels = np.array(mask)
-        pixels[(pixels == labelled_scenes.COLORS[2]).all(-1)] = labelled_scenes.COLORS[
-            1
-        ]
+        land, road = labelled_scenes.COLORS[1:]
+        was_land, was_road = ((pixels == one).all(-1) for one in (land, road))
+        pixels[was_land], pixels[was_road] = road, land
         Image.fromarray(pixels).save(path)
     with pytest.raises(ConfigError, match=r"scenes\.labels is"):
         run(config)
@@ -250,7 +253,7 @@ def test_a_model_that_was_not_made_here_stays(tmp_path: Path) -> None:
 
 
 def test_labels_of_validation_scenes_are_looked_at_before_training(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     split = {"train": ["one"], "validation": ["two"]}
     patterns = write_pairs(tmp_path, ["one", "two"])
@@ -260,12 +263,46 @@ def test_labels_of_validation_scenes_are_looked_at_before_training(
     path = config.data.root / "masks" / "two.png"
     with Image.open(path) as mask:
         pixels = np.array(mask)
-    pixels[3, 5] = (1, 2, 3)
+    pixels[3, 55] = (1, 2, 3)
     Image.fromarray(pixels).save(path)
+    # However large it is: of a training scene this block would not be looked at.
+    for name, value in {"BLOCK": 16, "_ONE_BLOCK": 64, "_MOST_BLOCKS": 12}.items():
+        monkeypatch.setattr(f"geoseg.data.survey.{name}", value)
     heard = Heard()
     with pytest.raises(SceneError, match="#010203"):
         run(config, heard)
     assert not heard.steps
+    # Left out where that is asked for: nothing is left to be judged by.
+    path.write_bytes(path.read_bytes()[:100])
+    skip = dataclasses.replace(config, data=dataclasses.replace(data, on_bad="skip"))
+    with (
+        pytest.warns(GeosegWarning, match="two is left out"),
+        pytest.raises(ConfigError, match="no validation scene whose labels"),
+    ):
+        run(skip, heard)
+
+
+def test_a_validation_scene_that_cannot_be_read_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[list[str], str]] = []
+
+    def watched(module: Any, folder: Path, **options: Any) -> Outcome:  # noqa: ANN401
+        judging = options["validation"]
+        seen.append(([scene.name for scene in judging.scenes], judging.on_bad))
+        return fit(module, folder, **options)
+
+    monkeypatch.setattr("geoseg.pipelines.train.fit", watched)
+    patterns = write_pairs(tmp_path, ["one", "two", "three"])
+    split = {"train": ["one"], "validation": ["two", "three"]}
+    config = configuration(tmp_path, split=split, layout="pairs")
+    data = dataclasses.replace(config.data, **patterns, on_bad="skip")
+    path = config.data.root / "masks" / "three.png"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.warns(GeosegWarning, match="three is left out"):
+        outcome = run(dataclasses.replace(config, data=data)).outcome
+    assert outcome.best_step in (2, 3)
+    assert seen == [(["two"], "skip")]
 
 
 def write_pairs(root: Path, names: list[str]) -> dict[str, Any]:

@@ -7,12 +7,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
-from training_runs import CLASSES, TILE, make_module, train
+from training_runs import CLASSES, SPEC, TILE, make_module, train
 
 from geoseg.errors import ConfigError, FileOutputError
+from geoseg.evaluation.counts import Counts
+from geoseg.training.card import write_card
 from geoseg.training.checkpoints import AtomicCheckpointIO
 from geoseg.training.fit import Outcome
 from geoseg.training.progress import Score
@@ -86,11 +89,11 @@ def test_what_took_long_once_is_not_expected_again(
     monkeypatch.setattr(Trainer, "save_checkpoint", saves)
     if slow == "validation":
 
-        def score(*_: object) -> Score:
+        def count(*_: object) -> tuple[Counts, int]:
             clock.now += 110.0
-            return Score(0, 0.0, (0.1,) * 3, 0.5)
+            return np.ones((3, 3), np.int64), 0
 
-        monkeypatch.setattr("geoseg.training.validation.Validation._score", score)
+        monkeypatch.setattr("geoseg.training.validation.Validation._count", count)
     train(module, tmp_path, clock, validate=slow == "validation")
     gaps = [later - one for one, later in itertools.pairwise([0.0, *saves.times])]
     # Twice at most, and not at each step from then on.
@@ -126,13 +129,21 @@ def test_new_best_weights_come_with_a_checkpoint_that_knows_them(
     )
     scores[4] = 0.1
     again = make_module(steps=4, validate_every=2)
-    assert train(again, tmp_path, validate=True) == Outcome(4, 3, None)
+    outcome = train(again, tmp_path, validate=True)
+    assert outcome == Outcome(4, 3, None)
+    card = write_card(SPEC, outcome, training=["a"], validation=["b"], recipe={})
+    assert "after step 3, the best by mIoU on the validation scenes" in card
 
 
 def test_a_recipe_that_is_not_a_number_is_the_same_again(tmp_path: Path) -> None:
     recipe: dict[str, object] = {"data.nodata": float("nan")}
     first = train(make_module(recipe=recipe), tmp_path)
     assert train(make_module(recipe=recipe), tmp_path) == first
+
+
+def test_a_recipe_may_write_a_number_otherwise(tmp_path: Path) -> None:
+    first = train(make_module(recipe={"model.dropout": 0.0}), tmp_path)
+    assert train(make_module(recipe={"model.dropout": 0}), tmp_path) == first
 
 
 class Clock(Callback):

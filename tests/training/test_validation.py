@@ -16,20 +16,29 @@ from torchmetrics.functional.classification import (
     multiclass_confusion_matrix,
     multiclass_jaccard_index,
 )
-from training_runs import SPEC, TILE, made_model, made_scene
+from training_runs import (
+    CLASSES,
+    SPEC,
+    TILE,
+    made_model,
+    made_scene,
+    make_module,
+    make_validation,
+)
 
 import geoseg
 from geoseg.data.coarser import as_processed
-from geoseg.data.labelled import IGNORE
-from geoseg.evaluation.counts import count_confusion
+from geoseg.data.labelled import IGNORE, LabelledSource
+from geoseg.errors import GeosegWarning, SceneError
+from geoseg.evaluation.counts import Counts, count_confusion
 from geoseg.grid import Grid, Window
 from geoseg.inference import Predictor, PredictorConfig
 from geoseg.models import load_model, read_spec
 from geoseg.tiling import default_stride
-from geoseg.training.validation import (
-    predict_region,
-    score_of,
-)
+from geoseg.training.fit import fit
+from geoseg.training.logs import RunLog
+from geoseg.training.progress import Listener
+from geoseg.training.validation import Validation, predict_region, score_of
 
 
 def test_confusion_and_score_are_those_of_torchmetrics() -> None:
@@ -81,6 +90,37 @@ def test_a_scene_is_predicted_as_segment_writes_it(
     found = predict_region(predictor, scene, scene.grid.whole, stride)[2]
     ids = np.array([entry.id for entry in spec.classes], np.uint8)
     np.testing.assert_array_equal(ids[found], written)
+
+
+def test_a_validation_that_lacks_a_scene_chooses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = {2: ["held out"], 6: ["held out", "another"]}
+    score_scene = Validation._score_scene
+
+    def flaky(
+        self: Validation, one: Predictor, scene: LabelledSource, step: int, stride: int
+    ) -> Counts:
+        if scene.name in lost.get(step, []):
+            raise SceneError(f"{scene.name} does not answer")
+        return score_scene(self, one, scene, step, stride)
+
+    monkeypatch.setattr(Validation, "_score_scene", flaky)
+    module = make_module(steps=6, validate_every=2)
+    log = RunLog(tmp_path, 1, CLASSES, Listener())
+    validation = make_validation(tmp_path, log, module.config)
+    with pytest.raises(SceneError, match="does not answer"):
+        fit(module, tmp_path, log=log, validation=validation)
+    validation = make_validation(tmp_path, log, module.config)
+    validation.on_bad = "skip"
+    with pytest.warns(GeosegWarning) as told:
+        outcome = fit(module, tmp_path, log=log, validation=validation)
+    last = str(told[-1].message)
+    assert last.startswith("step 6: 2 of 2 validation scenes could not be read")
+    assert outcome.best_step == 4
+    assert validation.misses == 0
+    rows = (tmp_path / "validation.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[0] for row in rows] == ["2", "4"]
 
 
 def test_scenes_smaller_than_a_tile_are_predicted() -> None:
