@@ -18,6 +18,7 @@ from geoseg.evaluation.boundary import border_width, near_border
 from geoseg.evaluation.chips import Chip, chips_of, fewest_pixels
 from geoseg.evaluation.counts import (
     IGNORE,
+    LEVELS,
     Indices,
     SceneCounts,
     count_block,
@@ -135,10 +136,25 @@ class PairReader:
             )
         return truth, predicted
 
-    def confidence(self, window: Window) -> npt.NDArray[np.uint8] | None:
-        """Return the confidence of a window in percent, None if there is none."""
+    def confidence(
+        self, window: Window, scored: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.uint8] | None:
+        """Return the confidence of a window in percent, None if there is none.
+
+        Args:
+            window: Inside of the mask.
+            scored: Pixels of the window that are compared.
+        """
         path = self._scene.confidence
-        return None if path is None else self._band(path, window)
+        if path is None:
+            return None
+        percent = self._band(path, window)
+        if percent.max(initial=0, where=scored) >= LEVELS:
+            raise SceneError(
+                f"{path} holds no percent where {self._scene.mask.name} holds a class; "
+                "remove item.json beside it, and the scene is made again"
+            )
+        return percent
 
     def _band(self, path: Path, window: Window) -> npt.NDArray[np.uint8]:
         place = rasterio.windows.Window(
@@ -182,7 +198,7 @@ def score_scene(
                 truth,
                 predicted,
                 (near[0], near[1]),
-                reader.confidence(block),
+                reader.confidence(block, is_scored(truth, predicted)),
                 pairs.size,
             )
             worst += chips_of(

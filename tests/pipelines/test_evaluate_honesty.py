@@ -154,6 +154,19 @@ def test_masks_of_other_grids_are_told_apart(
     assert "1 of 2 scenes are of another resolution" in told
 
 
+def test_a_confidence_of_another_mask_is_refused(
+    tmp_path: Path, root: Path, masks: Path
+) -> None:
+    other = shutil.copytree(masks, tmp_path / "other")
+    path = other / "north" / "confidence.tif"
+    percent = read_band(path)
+    percent[100, 100] = 255
+    write_raster(path, percent, nodata=255)
+    [failure] = evaluated(tmp_path / "out", root, [other]).failures
+    assert failure.scene == "north"
+    assert "holds no percent where classes.tif holds a class" in failure.reason
+
+
 def test_calibration_of_a_part_is_said_to_be_of_a_part(
     tmp_path: Path, root: Path, masks: Path
 ) -> None:
