@@ -9,6 +9,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 _MARK = ".geoseg-tmp-"
@@ -69,6 +70,23 @@ def publish(temporary: Path, final: Path) -> None:
     _fsync(temporary)
     temporary.replace(final)
     _fsync(final.parent)  # The rename itself is data of the folder.
+
+
+def share(path: Path) -> None:
+    """Give a file the rights of any new one, where a library writes for its owner only.
+
+    Whoever may read the other files of a run or of a model must be able to use it:
+    safetensors leaves 0600.
+    """
+    path.chmod(_new_file_mode())
+
+
+@cache
+def _new_file_mode() -> int:
+    # It can only be read by setting it; other threads see no laxer one meanwhile.
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return 0o666 & ~mask
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from geoseg.io.atomic import share
 from geoseg.models.hub import quiet
 from geoseg.models.presets import DECLARATION
 from geoseg.types import ClassInfo
@@ -59,6 +60,8 @@ def save_model(model: nn.Module, folder: Path, **declared: Unpack[Declared]) -> 
     _write(folder / "config.json", config)
     content = preprocessor(declared["mean"], declared["std"])
     _write(folder / "preprocessor_config.json", content)
+    for weights in folder.glob("*.safetensors"):
+        share(weights)
     return folder
 
 

@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 
 from geoseg.errors import VectorizeError
 from geoseg.grid import Window
+from geoseg.io.atomic import share
 from geoseg.vectorize.batch import DTYPES, PolygonBatch
 
 _CORNER = [("col", np.int32), ("row", np.int32)]
@@ -136,6 +137,7 @@ class NativePart:
             arrays |= {f"{index}.offsets": offsets, f"{index}.wkb": wkb}
         try:
             save_file(arrays, path)
+            share(path)
         except SafetensorError as error:  # Also of a disk that is full.
             raise OSError(str(error)) from error
 

@@ -45,6 +45,27 @@ def test_a_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("mask", "mode"), [("022", 0o644), ("002", 0o664)])
+def test_a_shared_file_has_the_rights_of_any_new_one(
+    tmp_path: Path, mask: str, mode: int
+) -> None:
+    # The umask is a process's own.
+    code = """
+import os, sys
+from pathlib import Path
+from geoseg.io.atomic import share
+os.umask(int(sys.argv[2], 8))
+path = Path(sys.argv[1])
+path.touch(0o600)
+share(path)
+(path.parent / "new").touch()
+"""
+    path = tmp_path / "shared"
+    subprocess.run([sys.executable, "-c", code, path, mask], check=True)
+    modes = {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+    assert modes == {mode}
+
+
 def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
     final = tmp_path / "a.json"
     with atomic_path(final) as first, atomic_path(final) as second:

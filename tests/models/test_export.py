@@ -33,6 +33,14 @@ def predictor(folder: Path, tile_size: int) -> Predictor:
     )
 
 
+def test_whoever_may_read_the_configuration_may_read_the_weights(
+    tmp_path: Path,
+) -> None:
+    folder = tiny_models.save_segmenter(tmp_path / "model")
+    modes = {path.name: path.stat().st_mode for path in folder.iterdir()}
+    assert len(set(modes.values())) == 1, modes
+
+
 @pytest.mark.parametrize("side", [64, 720])
 def test_processor_gives_the_predictors_input(tmp_path: Path, side: int) -> None:
     folder = tiny_models.save_segmenter(tmp_path)

@@ -180,6 +180,13 @@ def test_saved_parts_join_like_traced_ones(
     assert_same_batch(join(paths), join(parts))
 
 
+def test_another_account_may_join_a_part(tmp_path: Path) -> None:
+    path, new = tmp_path / "band-0.part", tmp_path / "new"
+    trace_parts(MASKS["spiral"], [Window(0, 0, 7, 15)])[0].save(path)
+    new.touch()
+    assert path.stat().st_mode == new.stat().st_mode
+
+
 def test_a_broken_part_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "band-3.part"
     with pytest.raises(VectorizeError, match=r"band-3\.part is not a traced part"):
