@@ -8,7 +8,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -76,9 +76,10 @@ def share(path: Path) -> None:
     """Give a file the rights of any new one, where a library writes for its owner only.
 
     Whoever may read the other files of a run or of a model must be able to use it:
-    safetensors leaves 0600.
+    safetensors leaves 0600. A disk that knows no rights is left as it is.
     """
-    path.chmod(_new_file_mode())
+    with suppress(OSError):
+        path.chmod(_new_file_mode())
 
 
 @cache

@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from geoseg.io.atomic import atomic_path, publish, remove_leftovers, work_folder
+from geoseg.io.atomic import (
+    atomic_path,
+    publish,
+    remove_leftovers,
+    share,
+    work_folder,
+)
 
 
 def test_a_file_appears_only_when_the_block_ends(tmp_path: Path) -> None:
@@ -64,6 +70,19 @@ share(path)
     subprocess.run([sys.executable, "-c", code, path, mask], check=True)
     modes = {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
     assert modes == {mode}
+
+
+def test_a_disk_without_rights_shares_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    path = tmp_path / "whole"
+    path.write_text("whole")
+    monkeypatch.setattr(Path, "chmod", refuse)
+    share(path)
+    assert path.read_text() == "whole"
 
 
 def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
