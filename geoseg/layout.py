@@ -16,6 +16,9 @@ PREVIEW = "preview.png"
 RUN_YAML, MODEL = "run.yaml", "model.json"
 """Configuration of a run, and what its model is."""
 
+PICTURES = "pictures"
+"""Folder of what a training run shows of its predictions."""
+
 REPORT, PAGE, COLLECTION = "report.json", "report.html", "collection.json"
 """What became of the scenes, for programs, for people, and for catalogues."""
 

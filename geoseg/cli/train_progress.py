@@ -17,6 +17,11 @@ class TrainingProgress(Display, Listener):
         self._steps = steps
         self._first: tuple[int, float] | None = None
 
+    def looked(self, part: str, done: int, total: int) -> None:
+        """Show how far the look at the labels is."""
+        status = f"{done / 1e6:,.0f}/{total / 1e6:,.0f} Mpx"
+        self.show(done, total, f"Looking at {part} labels", status)
+
     def step(self, step: int, terms: dict[str, float]) -> None:
         """Show a step and the terms of its loss."""
         now = monotonic()

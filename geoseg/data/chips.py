@@ -16,7 +16,7 @@ from geoseg.data.classes import IGNORE
 from geoseg.data.config import DataConfig
 from geoseg.data.labelled import LabelledSource
 from geoseg.data.pairs import listed
-from geoseg.data.survey import SceneSurvey, survey, survey_scene
+from geoseg.data.survey import Looked, SceneSurvey, survey, survey_scene
 from geoseg.errors import ConfigError, GeosegWarning, SceneError
 from geoseg.grid import Grid, Window
 from geoseg.io.resolution import TOLERATED_RATIO
@@ -194,9 +194,18 @@ class ChipSampler:
 
 
 def chip_sampler(
-    sources: Sequence[LabelledSource], data: DataConfig, chips: ChipConfig
+    sources: Sequence[LabelledSource],
+    data: DataConfig,
+    chips: ChipConfig,
+    looked: Looked | None = None,
 ) -> ChipSampler:
     """Look at all labels of some scenes and return what draws chips from them.
+
+    Args:
+        sources: The scenes.
+        data: What their labels mean.
+        chips: How chips are cut.
+        looked: Hears how far it is.
 
     Raises:
         SceneError: As `survey`.
@@ -204,7 +213,7 @@ def chip_sampler(
     Warns:
         GeosegWarning: As `survey`, and where scenes are too small for their chips.
     """
-    seen = survey(sources, data)
+    seen = survey(sources, data, looked=looked)
     _tell_small(seen.sources, chips, data.resolution)
     return ChipSampler(
         seen.sources,

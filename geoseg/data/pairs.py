@@ -6,13 +6,14 @@ import fnmatch
 import glob
 import re
 import warnings
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from geoseg.data.config import DataConfig
 from geoseg.data.files import VECTOR_SUFFIXES
 from geoseg.errors import ConfigError, GeosegWarning
+from geoseg.layout import PICTURES, PREVIEW, RESULT_RASTERS, RUN_YAML
 
 _RASTERS = (
     *(".tif", ".tiff", ".png", ".jpg", ".jpeg"),
@@ -34,6 +35,18 @@ class Pair:
     """Folder and stem, as their patterns found them."""
     image: Path
     labels: Path
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """Files that are looked for."""
+
+    pattern: str
+    """Path with {stem}, {folder} and *."""
+    also: tuple[str, ...]
+    """Extensions besides those of rasters that a final `*` may stand for."""
+    made_too: bool
+    """Whether they may be what a run of geoseg wrote."""
 
 
 def find_pairs(config: DataConfig) -> list[Pair]:
@@ -115,15 +128,16 @@ def _candidates(
     config: DataConfig, one_for_all: Path | None
 ) -> tuple[dict[str, Path], dict[str, Path]]:
     """Return images and files of labels by name, without what is left out."""
-    kinds: list[tuple[str, tuple[str, ...]]] = [(config.images, ())]
+    # What a run wrote below `root` is no scene; masks of it may well be labels.
+    kinds = [_Kind(config.images, (), made_too=False)]
     if one_for_all is None:
-        kinds.append((config.labels, VECTOR_SUFFIXES))
+        kinds.append(_Kind(config.labels, VECTOR_SUFFIXES, made_too=True))
     found: dict[str, dict[str, Path]] = {config.labels: {}}
     taken: set[Path] = set()
     # `{stem}.png` would take what `{stem}_mask.png` means: the longer one comes first.
-    for pattern, also in sorted(kinds, key=lambda kind: -len(kind[0])):
-        found[pattern] = _by_name(config.root, pattern, also, taken)
-        taken |= set(found[pattern].values())
+    for kind in sorted(kinds, key=lambda kind: -len(kind.pattern)):
+        found[kind.pattern] = _by_name(config.root, kind, taken)
+        taken |= set(found[kind.pattern].values())
     names = {name for files in found.values() for name in files}
     for name in chosen(names, config.leave_out):
         for files in found.values():
@@ -131,17 +145,27 @@ def _candidates(
     return found[config.images], found[config.labels]
 
 
-def _by_name(
-    root: Path, pattern: str, also: Sequence[str], taken: Collection[Path]
-) -> dict[str, Path]:
+def _is_made(path: Path, root: Path) -> bool:
+    """Tell whether a file is what geoseg writes into the folder of a run."""
+    result = path.name in (*RESULT_RASTERS, PREVIEW)
+    for folder in path.parents:
+        inside = result or path.is_relative_to(folder / PICTURES)
+        if inside and (folder / RUN_YAML).is_file():
+            return True
+        if folder == root:
+            break
+    return False
+
+
+def _by_name(root: Path, kind: _Kind, taken: Collection[Path]) -> dict[str, Path]:
     """Return the files that fit a pattern by the name of their scene.
 
     Args:
         root: Folder that the pattern is relative to.
-        pattern: Path with {stem}, {folder} and *.
-        also: Extensions besides those of rasters that a final `*` may stand for.
+        kind: The pattern, and what may fit it.
         taken: Files that are something else.
     """
+    pattern = kind.pattern
     if pattern.count("{stem}") != 1 or Path(pattern).is_absolute():
         raise ConfigError(
             f"data.images and data.labels: {pattern} must be a path below data.root "
@@ -157,7 +181,9 @@ def _by_name(
         open_ended = pattern.endswith("*")
         if match is None or path in taken or not path.is_file():
             continue
-        if open_ended and path.suffix.lower() not in (*_RASTERS, *also):
+        if open_ended and path.suffix.lower() not in (*_RASTERS, *kind.also):
+            continue
+        if not kind.made_too and _is_made(path, root):
             continue
         parts = [match.groupdict().get("folder"), match["stem"]]
         name = "/".join(part for part in parts if part)

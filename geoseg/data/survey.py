@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +24,11 @@ BLOCK = 512
 _ONE_BLOCK = 1 << 20
 """Scenes of at most so many pixels are one block: a PNG is decoded from its top."""
 
-_MOST_BLOCKS = 256
-"""Blocks of a scene that are looked at; of a larger one they are drawn."""
+_STRIP = 32
+"""Blocks that are read at a time, side by side: each read begins a PNG at its top."""
+
+Looked = Callable[[int, int], None]
+"""Called with the pixels that were looked at, and with how many there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ class Survey:
 
     @property
     def totals(self) -> npt.NDArray[np.int64]:
-        """Pixels of each class in the blocks that were looked at, shape (classes,)."""
+        """Pixels of each class, shape (classes,)."""
         totals: npt.NDArray[np.int64] = np.sum(
             [scene.counts.sum(0) for scene in self.scenes], axis=0
         )
@@ -53,7 +57,10 @@ class Survey:
 
 
 def survey(
-    sources: Sequence[LabelledSource], config: DataConfig, part: str = "training"
+    sources: Sequence[LabelledSource],
+    config: DataConfig,
+    part: str = "training",
+    looked: Looked | None = None,
 ) -> Survey:
     """Count classes in all scenes and say what is wrong with their labels.
 
@@ -61,6 +68,7 @@ def survey(
         sources: The scenes.
         config: What labels mean, and what to do about bad ones.
         part: What the scenes are for, in messages.
+        looked: Hears how far it is.
 
     Raises:
         ConfigError: No scene is left, or none has a label.
@@ -74,13 +82,13 @@ def survey(
     unknown: Counter[str] = Counter()
     guilty: list[str] = []
     kept: list[tuple[LabelledSource, SceneSurvey]] = []
-    looked_at = 0
-    # Validation looks at every pixel, and wrong labels are to be found before.
-    whole = part == "validation"
+    total, before = sum(map(_area, sources)), 0
     for source in sources:
         found: Counter[str] = Counter()
+        tell = partial(_tell, looked, before, total)
+        before += _area(source)
         try:
-            seen = survey_scene(source, len(config.classes), found, whole=whole)
+            seen = survey_scene(source, len(config.classes), found, tell)
         except SceneError as error:
             if config.on_bad == "fail":
                 raise
@@ -88,7 +96,6 @@ def survey(
                 f"{source.name} is left out: {error}", GeosegWarning, stacklevel=2
             )
             continue
-        looked_at += sum(block.height * block.width for block in seen.blocks)
         unknown += found
         guilty += [source.name] if found else []
         kept.append((source, seen))
@@ -97,44 +104,75 @@ def survey(
             f"there is no {part} scene whose labels can be read; check data.split"
         )
     where = f"the labels of {listed(guilty)}"
-    refuse_or_warn(config.unknown, unknown, looked_at, where)
+    pixels = sum(_area(source) for source, _ in kept)
+    refuse_or_warn(config.unknown, unknown, pixels, where)
     result = Survey(tuple(s for s, _ in kept), tuple(seen for _, seen in kept))
     _tell_empty(result, config, part)
     return result
+
+
+def _area(source: LabelledSource) -> int:
+    return source.grid.height * source.grid.width
+
+
+def _tell(looked: Looked | None, before: int, total: int, done: int) -> None:
+    if looked is not None:
+        looked(before + done, total)
 
 
 def survey_scene(
     source: LabelledSource,
     num_classes: int,
     unknown: Counter[str] | None = None,
-    *,
-    whole: bool = False,
+    looked: Callable[[int], None] | None = None,
 ) -> SceneSurvey:
-    """Count the classes of one scene by block; of a large one by some, unless whole."""
-    blocks = _blocks(source.grid, whole=whole)
-    counts = [
-        np.bincount(source.read_labels(block, unknown).ravel(), minlength=256)[
-            :num_classes
-        ]
-        for block in blocks
-    ]
-    return SceneSurvey(blocks, np.array(counts, np.int64))
+    """Count the classes of one scene by block.
+
+    Args:
+        source: The scene.
+        num_classes: Classes that labels have.
+        unknown: Takes what has no meaning, by pixels; None: that is an error.
+        looked: Called with the pixels that were looked at.
+
+    Raises:
+        SceneError: Labels cannot be read, or have no meaning.
+    """
+    blocks: list[Window] = []
+    counts = []
+    done = 0
+    for strip in _strips(source.grid):
+        labels = source.read_labels(strip, unknown)
+        for block in _blocks(source.grid, strip):
+            part = labels[:, block.col - strip.col : block.col_stop - strip.col]
+            counts.append(np.bincount(part.ravel(), minlength=256)[:num_classes])
+            blocks.append(block)
+        done += labels.size
+        if looked is not None:
+            looked(done)
+    return SceneSurvey(tuple(blocks), np.array(counts, np.int64))
 
 
-def _blocks(grid: Grid, *, whole: bool) -> tuple[Window, ...]:
-    """Cover a grid with blocks, or draw some of them, always the same."""
-    if grid.height * grid.width <= _ONE_BLOCK:
-        return (grid.whole,)
-    across, down = -(-grid.width // BLOCK), -(-grid.height // BLOCK)
-    places = np.arange(across * down)
-    if len(places) > _MOST_BLOCKS and not whole:
-        drawn = np.random.default_rng(0).choice(places, _MOST_BLOCKS, replace=False)
-        places = np.sort(drawn)
-    corners = [(int(p) // across * BLOCK, int(p) % across * BLOCK) for p in places]
-    return tuple(
-        Window(r, c, min(BLOCK, grid.height - r), min(BLOCK, grid.width - c))
-        for r, c in corners
-    )
+def _strips(grid: Grid) -> Iterator[Window]:
+    """Cover a grid with what is read at a time."""
+    if _is_small(grid):
+        yield grid.whole
+        return
+    width = BLOCK * _STRIP
+    for row in range(0, grid.height, BLOCK):
+        for col in range(0, grid.width, width):
+            height = min(BLOCK, grid.height - row)
+            yield Window(row, col, height, min(width, grid.width - col))
+
+
+def _is_small(grid: Grid) -> bool:
+    return grid.height * grid.width <= _ONE_BLOCK
+
+
+def _blocks(grid: Grid, strip: Window) -> Iterator[Window]:
+    """Cut a strip into blocks; a small scene is one block."""
+    side = strip.width if _is_small(grid) else BLOCK
+    for col in range(strip.col, strip.col_stop, side):
+        yield Window(strip.row, col, strip.height, min(side, strip.col_stop - col))
 
 
 def _tell_empty(result: Survey, config: DataConfig, part: str) -> None:
@@ -143,7 +181,7 @@ def _tell_empty(result: Survey, config: DataConfig, part: str) -> None:
         for entry, total in zip(config.classes, result.totals, strict=True)
         if total == 0
     ]
-    if len(empty) == len(config.classes) and _all_seen(result):
+    if len(empty) == len(config.classes):
         raise ConfigError(
             f"no pixel of the {part} scenes has a label; check what data.ignore and "
             "the mask of data.classes name, and what the labels hold"
@@ -156,12 +194,3 @@ def _tell_empty(result: Survey, config: DataConfig, part: str) -> None:
             GeosegWarning,
             stacklevel=3,
         )
-
-
-def _all_seen(result: Survey) -> bool:
-    """Tell whether blocks cover all scenes: of large ones only some are looked at."""
-    return all(
-        sum(block.height * block.width for block in seen.blocks)
-        == source.grid.height * source.grid.width
-        for source, seen in zip(result.sources, result.scenes, strict=True)
-    )

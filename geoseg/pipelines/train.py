@@ -6,6 +6,7 @@ import hashlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,11 +117,10 @@ def _run_alone(config: TrainConfig, listener: Listener) -> Trained:
     data = config.data
     split = open_split(data, ("train", "validation"))
     check_model_folder(config.out, begun)
-    chips = chip_sampler(split.train, data, config.chips)
-    # Looked at now, and not when hours of training end in a wrong label.
-    judged = Survey((), ())
-    if split.validation:
-        judged = survey(split.validation, data, "validation")
+    chips = chip_sampler(
+        split.train, data, config.chips, partial(listener.looked, "training")
+    )
+    judged = _judged(config, split.validation, listener)
     recipe = recipe_of(config, split, chips.index, judged.scenes)
     recipe |= _start(config, begun)
     check_folder(config.out, recipe)
@@ -150,8 +150,8 @@ def _run_alone(config: TrainConfig, listener: Listener) -> Trained:
         card = write_card(
             spec,
             outcome,
-            training=[scene.name for scene in split.train],
-            validation=[scene.name for scene in split.validation],
+            training=[scene.name for scene in chips.scenes],
+            validation=[scene.name for scene in judged.sources],
             recipe=recipe,
         )
         _write_model(config, module.average, card)
@@ -241,15 +241,28 @@ def _scale(data: DataConfig) -> dict[str, float]:
     return {name: data.scale for name in names if name != "uint8" or data.scale <= 255}
 
 
+def _judged(
+    config: TrainConfig, scenes: Sequence[LabelledSource], listener: Listener
+) -> Survey:
+    """Draw the scenes that are validated on, evenly, and look at their labels.
+
+    Now, and not when hours of training end in a wrong label.
+    """
+    if not scenes:
+        return Survey((), ())
+    most = min(config.train.validation_scenes or len(scenes), len(scenes))
+    drawn = [scenes[number * len(scenes) // most] for number in range(most)]
+    looked = partial(listener.looked, "validation")
+    return survey(drawn, config.data, "validation", looked)
+
+
 def _validation(
     config: TrainConfig, spec: ModelSpec, scenes: Sequence[LabelledSource], log: RunLog
 ) -> Validation | None:
     if not scenes:
         return None
-    most = min(config.train.validation_scenes or len(scenes), len(scenes))
     return Validation(
-        # Drawn evenly.
-        [scenes[number * len(scenes) // most] for number in range(most)],
+        scenes,
         spec,
         config.out,
         every=config.train.validate_every,

@@ -15,16 +15,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.tensorboard import SummaryWriter
 
 from geoseg.data.pictures import draw_chips
+from geoseg.layout import PICTURES
 from geoseg.training.progress import Listener, Score
 from geoseg.training.validation import View
 from geoseg.types import ClassInfo
 
-LOG, VALIDATION, PICTURES, TENSORBOARD = (
-    "log.csv",
-    "validation.csv",
-    "pictures",
-    "tensorboard",
-)
+LOG, VALIDATION, TENSORBOARD = "log.csv", "validation.csv", "tensorboard"
 """Names in a run folder."""
 
 MOST_PICTURES = 4

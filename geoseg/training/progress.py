@@ -22,6 +22,9 @@ class Score:
 class Listener:
     """Hears of a run's progress; these methods do nothing."""
 
+    def looked(self, part: str, done: int, total: int) -> None:
+        """Learn how many pixels of a part's labels were looked at before training."""
+
     def step(self, step: int, terms: dict[str, float]) -> None:
         """Learn the terms of the loss after a step."""
 

@@ -166,20 +166,28 @@ def test_a_rare_class_is_looked_for_in_all_scenes() -> None:
     assert float((drawn == 1).flatten(1).any(1).float().mean()) > 0.3
 
 
-def test_scenes_larger_than_what_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_pixel_of_large_scenes_is_looked_at_by_strips(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(survey, "BLOCK", 32)
     monkeypatch.setattr(survey, "_ONE_BLOCK", 32 * 32)
-    monkeypatch.setattr(survey, "_MOST_BLOCKS", 20)
+    monkeypatch.setattr(survey, "_STRIP", 3)
     labels = np.random.default_rng(0).integers(0, 3, (300, 200)).astype(np.uint8)
+    labels[299, 199] = 3
     scene = LabelledScene("large", np.zeros((3, 300, 200), np.uint8), labels)
-    seen = survey.survey_scene(scene, 3)
-    assert len(seen.blocks) == len(set(seen.blocks)) == 20
+    looked: list[int] = []
+    seen = survey.survey_scene(scene, 4, looked=looked.append)
+    # A read begins a PNG at its top: 96 + 96 + 8 pixels across, ten rows of them.
+    assert len(looked) == 3 * 10
+    assert looked[-1] == labels.size
+    covered = np.zeros(labels.shape, np.int64)
     for block, counts in zip(seen.blocks, seen.counts, strict=True):
-        assert scene.grid.whole.contains(block)
-        assert counts.sum() == block.height * block.width
-        assert counts[1] == (labels[block.slices] == 1).sum()
-    _, drawn = sampler(scene, balance=1.0).batch(0, 0, 3, 16)
-    assert drawn.shape == (3, 16, 16)
+        covered[block.slices] += 1
+        assert max(block.height, block.width) <= 32
+        assert counts.tolist() == [(labels[block.slices] == k).sum() for k in range(4)]
+    assert (covered == 1).all()
+    _, drawn = sampler(scene, classes=4, balance=1.0).batch(0, 0, 30, 16)
+    assert (drawn == 3).any()
 
 
 @pytest.mark.parametrize("bands", [1, 2, 4])

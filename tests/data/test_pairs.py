@@ -154,6 +154,35 @@ def test_folders_may_be_links(tmp_path: Path) -> None:
     ]
 
 
+def test_what_runs_wrote_among_the_data_is_no_image(tmp_path: Path) -> None:
+    touch(tmp_path, "a.tif", "b.tif", "a_mask.tif", "b_mask.tif")
+    patterns = {"images": "{folder}/{stem}.*", "labels": "{folder}/{stem}_mask.*"}
+    assert [name for name, _, _ in found(tmp_path, **patterns)] == ["a", "b"]
+    # A training, a sweep, a segmentation, and a folder of pictures of nobody's run.
+    touch(tmp_path, "run/run.yaml", "run/pictures/step-000400-a.png")
+    touch(tmp_path, "sweep/0/run.yaml", "sweep/0/pictures/step-000400-a.png")
+    touch(tmp_path, "out/run.yaml", "out/a/classes.tif", "out/a/preview.png")
+    touch(tmp_path, "pictures/c.tif", "pictures/c_mask.tif")
+    assert [name for name, _, _ in found(tmp_path, **patterns)] == [
+        "a",
+        "b",
+        "pictures/c",
+    ]
+    # Masks of a run may be labels.
+    touch(tmp_path, "images/a.tif", "images/b.tif", "out/b/classes.tif")
+    of_run = {"images": "images/{stem}.tif", "labels": "out/{stem}/classes.tif"}
+    assert [labels for _, _, labels in found(tmp_path, **of_run)] == [
+        "out/a/classes.tif",
+        "out/b/classes.tif",
+    ]
+
+
+def test_the_runs_folder_may_be_that_of_the_data(tmp_path: Path) -> None:
+    touch(tmp_path, "a.tif", "a_mask.tif", "run.yaml", "pictures/step-000400-a.png")
+    patterns = {"images": "{folder}/{stem}.*", "labels": "{folder}/{stem}_mask.*"}
+    assert [name for name, _, _ in found(tmp_path, **patterns)] == ["a"]
+
+
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.root: .* is no folder"):
         found(tmp_path / "missing")

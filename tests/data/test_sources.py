@@ -16,7 +16,6 @@ from affine import Affine
 from rasterio.errors import NotGeoreferencedWarning
 
 from geoseg.config import compose, convert, override
-from geoseg.data import survey
 from geoseg.data.chips import ChipConfig, chip_sampler
 from geoseg.data.config import DataConfig
 from geoseg.data.labelled import IGNORE
@@ -158,21 +157,6 @@ def test_scenes_without_any_label_are_refused(tmp_path: Path) -> None:
     assert len(sampler_of(tmp_path).scenes) == 3  # one of three has some
     labelled_files.save(tmp_path / "masks/s2.png", np.zeros((40, 50), np.uint8))
     with pytest.raises(ConfigError, match=r"scenes has a label; check .*data\.ignore"):
-        sampler_of(tmp_path)
-
-
-def test_what_was_not_looked_at_may_have_labels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_scenes(tmp_path)
-    for number in range(3):
-        labelled_files.save(
-            tmp_path / f"masks/s{number}.png", np.zeros((40, 50), np.uint8)
-        )
-    monkeypatch.setattr(survey, "BLOCK", 8)
-    monkeypatch.setattr(survey, "_ONE_BLOCK", 64)
-    monkeypatch.setattr(survey, "_MOST_BLOCKS", 4)
-    with pytest.warns(GeosegWarning, match="no pixel of the training scenes is water"):
         sampler_of(tmp_path)
 
 
