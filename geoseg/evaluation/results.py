@@ -6,6 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 
+import numpy as np
+import numpy.typing as npt
+
 from geoseg.errors import ConfigError
 from geoseg.evaluation.bootstrap import (
     FEWEST_SCENES,
@@ -125,11 +128,19 @@ class RunResult:
     @property
     def scored_share(self) -> float:
         """Part of the labelled scenes that counts in metrics, 0..1."""
-        seen = sum(
-            score.covered * score.counts.scored / max(1, score.counts.pixels)
-            for score in self.scores.values()
+        return float(self.scored_parts.sum(axis=1).mean())
+
+    @property
+    def scored_parts(self) -> npt.NDArray[np.float64]:
+        """The same by scene and true class, as parts of the scene: (scenes, L)."""
+        return np.array(
+            [
+                score.covered
+                * score.counts.confusion.sum(axis=1)
+                / max(1, score.counts.pixels)
+                for score in self.scores.values()
+            ]
         )
-        return seen / len(self.scores)
 
     def less(self, first: RunResult) -> Difference:
         """Return the difference to another run over the same scenes."""
@@ -206,14 +217,15 @@ def notes_of(evaluation: Evaluation) -> list[str]:
 def _notes_of_comparison(runs: Sequence[RunResult]) -> list[str]:
     """Say what makes runs unlike that are compared."""
     notes = []
-    shares = [run.scored_share for run in runs]
-    if max(shares) - min(shares) > SAME_SHARE:
-        told = "; ".join(
-            f"{run.name}: {share:.1%}" for run, share in zip(runs, shares, strict=True)
-        )
+    parts = np.array([run.scored_parts for run in runs])
+    by_scene = parts.sum(axis=2)
+    # What is left out may be as large in every run, and lie elsewhere.
+    if max(np.ptp(shares, axis=0).max() for shares in (parts, by_scene)) > SAME_SHARE:
+        told = "; ".join(f"{run.name}: {run.scored_share:.1%}" for run in runs)
+        scene = list(runs[0].scores)[int(np.ptp(parts, axis=0).max(axis=1).argmax())]
         notes.append(
-            f"runs are scored on different parts of the labelled scenes ({told}): one "
-            "that leaves out what is hard looks better"
+            f"runs are scored on different parts of the labelled scenes ({told}; most "
+            f"of all in {scene}): one that leaves out what is hard looks better"
         )
     if len({run.counts.pixels for run in runs}) > 1 and any(
         score.resampled for run in runs for score in run.scores.values()

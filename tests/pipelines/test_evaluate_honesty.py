@@ -121,6 +121,25 @@ def test_runs_of_unlike_pixels_are_told_apart(
     assert f"{silent}: {evaluation.runs[1].scored_share:.1%}" in note
 
 
+def test_parts_as_large_that_lie_elsewhere_are_told(
+    tmp_path: Path, root: Path, masks: Path
+) -> None:
+    """One run is silent where the other one speaks: the same share of all scenes."""
+    silent = [shutil.copytree(masks, tmp_path / name) for name in ("one", "two")]
+    truth = read_band(root / "masks" / "north.tif")
+    first, second = (np.argwhere(truth == value) for value in (1, 2))
+    count = min(len(first), len(second))
+    for folder, places in zip(silent, (first[:count], second[:count]), strict=True):
+        mask = read_band(folder / "north" / "classes.tif")
+        mask[tuple(places.T)] = 255
+        write_raster(folder / "north" / "classes.tif", mask, nodata=255)
+    evaluation = evaluated(tmp_path / "out", root, silent)
+    one, two = evaluation.runs
+    assert one.scored_share == pytest.approx(two.scored_share, abs=0.005)
+    [note] = [note for note in notes_of(evaluation) if "different parts" in note]
+    assert "most of all in north" in note
+
+
 def same(folder: Path, root: Path, masks: Path) -> list[str]:
     return notes_of(evaluated(folder / "same", root, [masks, masks]))
 
