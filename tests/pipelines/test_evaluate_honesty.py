@@ -105,6 +105,20 @@ def test_pixels_that_a_mapping_ignores_are_counted_and_told(
     assert told["confusion"]["ignored"] == np.asarray(expected).tolist()
 
 
+def test_a_scene_of_nothing_but_ignored_predictions_has_not_failed(
+    tmp_path: Path, root: Path, masks: Path
+) -> None:
+    silent = shutil.copytree(masks, tmp_path / "silent")
+    path = silent / "north" / "classes.tif"
+    write_raster(path, np.full_like(read_band(path), 4), nodata=255)
+    mapping = {"class 4": "ignore"}
+    evaluation = evaluated(tmp_path / "out", root, [silent], mapping=mapping)
+    assert not evaluation.failures
+    counts = evaluation.runs[0].scores["north"].counts
+    assert counts.scored == 0
+    np.testing.assert_array_equal(counts.uncounted, counts.labelled)
+
+
 def test_runs_of_unlike_pixels_are_told_apart(
     tmp_path: Path, root: Path, masks: Path
 ) -> None:
