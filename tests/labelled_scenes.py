@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from geoseg.data.labelled import IGNORE, LabelledScene
+from geoseg.data.labelled import IGNORE, LabelledPixels, LabelledScene
 from geoseg.grid import Grid, Window
 
 CLASSES = ("water", "land", "road")
@@ -81,9 +81,7 @@ class PlacedScene:
         self._scene = scene
         self.windows: list[Window] = []
 
-    def read(
-        self, window: Window
-    ) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.uint8]]:
+    def read(self, window: Window) -> LabelledPixels:
         """Cut a window out."""
         self.windows.append(window)
         return self._scene.read(window)

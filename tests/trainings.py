@@ -12,7 +12,7 @@ from PIL import Image
 
 from geoseg.config import convert
 from geoseg.pipelines.train import TrainConfig
-from geoseg.training.progress import Listener
+from geoseg.training.progress import Listener, Score
 
 
 def configuration(tmp_path: Path, **changes: Any) -> TrainConfig:  # noqa: ANN401
@@ -75,6 +75,10 @@ class Heard(Listener):
     def __init__(self) -> None:
         self.steps: list[int] = []
         self.looked_at: list[tuple[str, int, int]] = []
+        self.scores: list[Score] = []
+
+    def validated(self, score: Score, best: bool) -> None:
+        self.scores.append(score)
 
     def looked(self, part: str, done: int, total: int) -> None:
         self.looked_at.append((part, done, total))

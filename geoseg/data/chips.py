@@ -144,7 +144,7 @@ class ChipSampler:
             place, window = self._place(rng, size)
             scene = self.scenes[place]
             try:
-                image, labels = scene.read(window)
+                image, labels, _ = scene.read(window)
             except SceneError as error:
                 if self.on_bad == "fail" or tries == _TRIES:
                     raise

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from geoseg.data.classes import IGNORE
-from geoseg.data.labelled import LabelledSource
+from geoseg.data.labelled import LabelledPixels, LabelledSource, digital_mean
+from geoseg.errors import GeosegWarning, SceneError
 from geoseg.grid import Grid, Window
 from geoseg.io.raster import pixel_factors
-from geoseg.io.resample import WindowResampler, axis_kernel
-from geoseg.io.resolution import processed_grid
-from geoseg.types import ModelSpec
+from geoseg.io.resample import WindowResampler, axis_kernel, below_centres
+from geoseg.io.resolution import TOLERATED_RATIO, processed_grid
+from geoseg.types import ModelSpec, OnError
 
 _STRIP_PIXELS = 1 << 22
 """Most source pixels that are read at a time, but for a window of a row."""
@@ -38,21 +40,64 @@ def as_processed(scene: LabelledSource, spec: ModelSpec) -> LabelledSource:
     Warns:
         GeosegWarning: It is much coarser than the model.
     """
+    ground, wanted = scene.grid.ground_resolution(), spec.resolution
+    if ground is None or wanted is None:
+        return scene
+    if wanted > ground * max(scene.grid.shape):
+        raise SceneError(
+            f"{scene.name} is smaller than one pixel of {wanted:g} m, which "
+            "data.resolution asks for; leave it out (data.leave_out), or train at a "
+            "finer resolution"
+        )
+    if ground > wanted * TOLERATED_RATIO:
+        warnings.warn(
+            f"{scene.name} has pixels of {ground:.3g} m and data.resolution is "
+            f"{wanted:.3g} m: scores may be poor; use a finer image",
+            GeosegWarning,
+            stacklevel=2,
+        )
+        return scene
     grid = processed_grid(scene.grid, spec, "auto", scene.name)
-    return scene if grid == scene.grid else CoarserScene(scene, grid)
+    return scene if grid == scene.grid else CoarserScene(scene, grid, spec.mean)
+
+
+def on_processed_grids(
+    scenes: Sequence[LabelledSource], spec: ModelSpec, on_bad: OnError
+) -> list[LabelledSource]:
+    """Return `as_processed` of each scene.
+
+    Args:
+        scenes: Scenes on their own grids.
+        spec: What the model declares.
+        on_bad: What to do about one that is too small: leave it out, or raise.
+    """
+    processed = []
+    for scene in scenes:
+        try:
+            processed.append(as_processed(scene, spec))
+        except SceneError as error:
+            if on_bad == "fail":
+                raise
+            warnings.warn(
+                f"{scene.name} is left out: {error}", GeosegWarning, stacklevel=2
+            )
+    return processed
 
 
 @dataclass(frozen=True, slots=True)
 class CoarserScene:
     """A `LabelledSource` with larger pixels than another has, made window by window.
 
-    A pixel of the image is the mean of those that it covers, as in production; its
-    label is that of its centre. Neither depends on the window it is read in.
+    A pixel of the image is the mean of those with data that it covers, as in
+    production; its label is that of its centre. Neither depends on the window it is
+    read in.
     """
 
     source: LabelledSource
     grid: Grid
     """Larger pixels from the same corner on."""
+    mean: tuple[float, ...]
+    """Mean per band, 0..1: what stands where there is no data."""
 
     @property
     def name(self) -> str:
@@ -69,9 +114,7 @@ class CoarserScene:
         """Digital number that means 1.0."""
         return self.source.scale
 
-    def read(
-        self, window: Window
-    ) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.uint8]]:
+    def read(self, window: Window) -> LabelledPixels:
         """Read a window, float32 digital numbers and labels."""
         source = self.source.grid
         along, across = pixel_factors(source, self.grid)
@@ -82,12 +125,16 @@ class CoarserScene:
         width = cols.stop - cols.start
         for row, height in _strips(rows.start, rows.stop, width):
             strip = Window(row, cols.start, height, width)
-            values, marks = self.source.read(strip)
+            values, marks, there = self.source.read(strip)
             resampler = resampler or WindowResampler(rows, cols, len(values))
-            resampler.add(row, values, np.ones(marks.shape, np.bool_))
+            resampler.add(row, values, there)
             self._pick(marks, strip, window, labels)
         assert resampler is not None, "windows are not empty"
-        return resampler.result()[0], labels
+        image, valid = resampler.result()
+        fill = digital_mean(self.mean, self.scale, image.dtype)
+        image[:, ~valid] = fill[:, None]
+        labels[~valid] = IGNORE
+        return LabelledPixels(image, labels, valid)
 
     def read_labels(
         self, window: Window, unknown: Counter[str] | None = None
@@ -120,11 +167,11 @@ class CoarserScene:
         """Return the rows and columns of the source where a window's centres lie."""
         source = self.source.grid
         along, across = pixel_factors(source, self.grid)
-        rows = (np.arange(window.row, window.row_stop) + 0.5) * along
-        cols = (np.arange(window.col, window.col_stop) + 0.5) * across
+        rows = np.arange(window.row, window.row_stop)
+        cols = np.arange(window.col, window.col_stop)
         return (
-            np.minimum(rows.astype(np.int64), source.height - 1),
-            np.minimum(cols.astype(np.int64), source.width - 1),
+            below_centres(rows, along, source.height),
+            below_centres(cols, across, source.width),
         )
 
 

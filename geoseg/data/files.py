@@ -25,6 +25,7 @@ from geoseg.data.classes import (
     refuse_or_warn,
 )
 from geoseg.data.config import DataConfig, VectorConfig
+from geoseg.data.labelled import LabelledPixels, digital_mean
 from geoseg.errors import ConfigError, GeosegWarning, RadiometryError, SceneError
 from geoseg.grid import Grid, Window
 from geoseg.io.drawn import Shapes, read_shapes
@@ -108,9 +109,7 @@ class FileScene:
         """Digital number that means 1.0."""
         return self.scene.scale
 
-    def read(
-        self, window: Window
-    ) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.uint8]]:
+    def read(self, window: Window) -> LabelledPixels:
         """Read a window of image and labels."""
         labels = self.read_labels(window)
         with SceneReader(self.scene) as reader:
@@ -119,16 +118,9 @@ class FileScene:
         if hidden.any():
             labels[hidden] = IGNORE
             # As `geoseg segment` does: the model is to learn what it will see.
-            pixels.values[:, hidden] = self._fill(pixels.values.dtype)[:, None]
-        return pixels.values, labels
-
-    def _fill(self, dtype: np.dtype[np.generic]) -> npt.NDArray[np.generic]:
-        """Return the digital numbers nearest to the mean, shape (bands,)."""
-        numbers = np.array(self.mean) * self.scale
-        if dtype.kind in "iu":
-            limits = np.iinfo(dtype.str)
-            numbers = np.clip(np.rint(numbers), limits.min, limits.max)
-        return numbers.astype(dtype)
+            fill = digital_mean(self.mean, self.scale, pixels.values.dtype)
+            pixels.values[:, hidden] = fill[:, None]
+        return LabelledPixels(pixels.values, labels, pixels.valid)
 
     def read_labels(
         self, window: Window, unknown: Counter[str] | None = None

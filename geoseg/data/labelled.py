@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,25 @@ from affine import Affine
 from geoseg.data.classes import IGNORE
 from geoseg.grid import Grid, Window
 
-__all__ = ["IGNORE", "LabelledScene", "LabelledSource"]
+__all__ = [
+    "IGNORE",
+    "LabelledPixels",
+    "LabelledScene",
+    "LabelledSource",
+    "digital_mean",
+]
+
+
+class LabelledPixels(NamedTuple):
+    """A window of a labelled scene."""
+
+    values: npt.NDArray[np.generic]
+    """Digital numbers (bands, height, width), those of the mean where there is no
+    data."""
+    labels: npt.NDArray[np.uint8]
+    """Class indices (height, width), `IGNORE` where there is no data or no label."""
+    valid: npt.NDArray[np.bool_]
+    """(height, width), False where there is no data."""
 
 
 class LabelledSource(Protocol):
@@ -40,18 +59,11 @@ class LabelledSource(Protocol):
     def scale(self) -> float:
         """Digital number that means 1.0."""
 
-    def read(
-        self, window: Window
-    ) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.uint8]]:
+    def read(self, window: Window) -> LabelledPixels:
         """Read a window of image and labels.
 
         Args:
             window: Inside of the grid.
-
-        Returns:
-            Digital numbers (bands, height, width), those of the mean where there is no
-            data, and class indices (height, width), `IGNORE` where there is no data or
-            no label.
 
         Raises:
             SceneError: It cannot be read, or its labels are not in the class table.
@@ -95,12 +107,13 @@ class LabelledScene:
         """Digital number that means 1.0."""
         return 255.0
 
-    def read(
-        self, window: Window
-    ) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.uint8]]:
+    def read(self, window: Window) -> LabelledPixels:
         """Cut a window out."""
         rows, cols = window.slices
-        return self.image[:, rows, cols], self.labels[rows, cols]
+        labels = self.labels[rows, cols]
+        return LabelledPixels(
+            self.image[:, rows, cols], labels, np.ones(labels.shape, np.bool_)
+        )
 
     def read_labels(
         self,
@@ -109,3 +122,20 @@ class LabelledScene:
     ) -> npt.NDArray[np.uint8]:
         """Cut a window of the labels out; what was unknown has been told of before."""
         return self.labels[window.slices]
+
+
+def digital_mean(
+    mean: Sequence[float], scale: float, dtype: np.dtype[np.generic]
+) -> npt.NDArray[np.generic]:
+    """Return the digital numbers nearest to a mean, shape (bands,).
+
+    Args:
+        mean: Mean per band, 0..1.
+        scale: Digital number that means 1.0.
+        dtype: Type of the numbers.
+    """
+    numbers = np.array(mean) * scale
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype.str)
+        numbers = np.clip(np.rint(numbers), limits.min, limits.max)
+    return numbers.astype(dtype)

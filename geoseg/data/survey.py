@@ -61,6 +61,8 @@ def survey(
     config: DataConfig,
     part: str = "training",
     looked: Looked | None = None,
+    *,
+    images: bool = False,
 ) -> Survey:
     """Count classes in all scenes and say what is wrong with their labels.
 
@@ -69,10 +71,11 @@ def survey(
         config: What labels mean, and what to do about bad ones.
         part: What the scenes are for, in messages.
         looked: Hears how far it is.
+        images: Whether to read the images, too.
 
     Raises:
         ConfigError: No scene is left, or none has a label.
-        SceneError: Labels cannot be read, or are not in the class table; unless
+        SceneError: A scene cannot be read, or labels are not in the class table; unless
             `data.on_bad` is skip and `data.unknown` is ignore.
 
     Warns:
@@ -88,7 +91,7 @@ def survey(
         tell = partial(_tell, looked, before, total)
         before += _area(source)
         try:
-            seen = survey_scene(source, len(config.classes), found, tell)
+            seen = survey_scene(source, len(config.classes), found, tell, images=images)
         except SceneError as error:
             if config.on_bad == "fail":
                 raise
@@ -125,6 +128,8 @@ def survey_scene(
     num_classes: int,
     unknown: Counter[str] | None = None,
     looked: Callable[[int], None] | None = None,
+    *,
+    images: bool = False,
 ) -> SceneSurvey:
     """Count the classes of one scene by block.
 
@@ -133,15 +138,19 @@ def survey_scene(
         num_classes: Classes that labels have.
         unknown: Takes what has no meaning, by pixels; None: that is an error.
         looked: Called with the pixels that were looked at.
+        images: Whether to read the image, too.
 
     Raises:
-        SceneError: Labels cannot be read, or have no meaning.
+        SceneError: It cannot be read, or labels have no meaning.
     """
     blocks: list[Window] = []
     counts = []
     done = 0
     for strip in _strips(source.grid):
         labels = source.read_labels(strip, unknown)
+        # Where something is unknown, that is told of.
+        if images and not unknown:
+            source.read(strip)
         for block in _blocks(source.grid, strip):
             part = labels[:, block.col - strip.col : block.col_stop - strip.col]
             counts.append(np.bincount(part.ravel(), minlength=256)[:num_classes])

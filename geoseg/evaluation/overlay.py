@@ -13,6 +13,7 @@ from geoseg.errors import SceneError
 from geoseg.evaluation.counts import Indices
 from geoseg.grid import Grid, Window
 from geoseg.io.merged import same_crs
+from geoseg.io.resample import below_centres
 
 _MOST_PIXELS = 1 << 24
 """Labels that are read at once; a mask may be far coarser than they are."""
@@ -57,8 +58,9 @@ class Overlay:
                 f"{name}: the mask ({_shown(mask)}) reaches beyond the labels "
                 f"({_shown(labels)}); it was made of another image"
             )
-        self._rows = _places(place.f, place.e, mask.height, labels.height)
-        self._cols = _places(place.c, place.a, mask.width, labels.width)
+        rows, cols = np.arange(mask.height), np.arange(mask.width)
+        self._rows = below_centres(rows, place.e, labels.height, place.f)
+        self._cols = below_centres(cols, place.a, labels.width, place.c)
         self.resampled = not _of_one_pixel(place)
         """Pixels of the mask are not pixels of the labels."""
         self.covered = _share(place.f, place.e, mask.height, labels.height) * _share(
@@ -96,15 +98,6 @@ def _share(offset: float, step: float, count: int, limit: int) -> float:
     """Return the part of rows or columns of the labels below those of a mask."""
     stop = min(offset + step * count, limit)
     return max(0.0, stop - max(offset, 0.0)) / limit
-
-
-def _places(
-    offset: float, step: float, count: int, limit: int
-) -> npt.NDArray[np.int64]:
-    """Return the label below the centre of each row or column."""
-    centres = offset + step * (np.arange(count) + 0.5)
-    places: npt.NDArray[np.int64] = np.floor(centres + _TOLERANCE).astype(np.int64)
-    return places.clip(0, limit - 1)
 
 
 def _strips(rows: npt.NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:

@@ -112,6 +112,8 @@ class PairReader:
             if path is not None:
                 file = self._stack.enter_context(open_dataset(str(path)))
                 self._files[path] = file
+        if self._scene.confidence is not None:
+            self._check_confidence(self._scene.confidence)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -155,6 +157,21 @@ class PairReader:
                 "remove item.json beside it, and the scene is made again"
             )
         return percent
+
+    def _check_confidence(self, path: Path) -> None:
+        """Refuse a raster that is not beside the mask's pixels."""
+        mask, other = self._files[self._scene.mask], self._files[path]
+        alike = (
+            mask.shape == other.shape
+            and mask.transform.almost_equals(other.transform)
+            and mask.crs == other.crs
+            and other.dtypes[0] == "uint8"
+        )
+        if not alike:
+            raise SceneError(
+                f"{path} is not in percent on the grid of {self._scene.mask.name}; "
+                "remove item.json beside it, and the scene is made again"
+            )
 
     def _band(self, path: Path, window: Window) -> npt.NDArray[np.uint8]:
         place = rasterio.windows.Window(

@@ -13,6 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
+_ROUNDING = 1e-6
+"""Part of a pixel that rounding may move a grid by."""
+
 
 @dataclass(frozen=True, slots=True)
 class AxisKernel:
@@ -83,6 +86,22 @@ def _linear_kernel(
     far = centre - first
     weights = np.stack([1 - far, far], axis=1)
     return AxisKernel(first.astype(np.int64), weights.astype(np.float32), source_length)
+
+
+def below_centres(
+    places: npt.NDArray[np.int64], step: float, limit: int, offset: float = 0.0
+) -> npt.NDArray[np.int64]:
+    """Return the row or column of one grid at the centres of another's.
+
+    Args:
+        places: Rows or columns of the other grid.
+        step: How many of the first are one of these.
+        limit: How many there are of the first.
+        offset: Where the other grid begins, in rows or columns of the first.
+    """
+    centres = offset + step * (places + 0.5)
+    found: npt.NDArray[np.int64] = np.floor(centres + _ROUNDING).astype(np.int64)
+    return found.clip(0, limit - 1)
 
 
 class WindowResampler:

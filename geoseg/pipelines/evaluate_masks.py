@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geoseg.data.labelled import LabelledSource
+from geoseg.discovery.files import located
 from geoseg.errors import SceneError
 from geoseg.evaluation.matching import ClassPairs
 from geoseg.evaluation.predictions import Prediction
@@ -70,8 +71,9 @@ def pair_masks(
     A mask is known by the image that it was made of; in a run directory that was there
     before, else by a name that is one scene's and one mask's only.
     """
-    by_image = {one.source: one for one in made.predictions.values()}
-    images = {one.name: shown(files[one.name]) for one in sources}
+    by_image = {_place(one.source): one for one in made.predictions.values()}
+    images = {one.name: _place(files[one.name]) for one in sources}
+    failures = {_place(image): reason for image, reason in made.failures.items()}
     known = {name: by_image[at] for name, at in images.items() if at in by_image}
     named = _by_name(files, known, made) if made.found else {}
     pairs, missing = {}, {}
@@ -89,8 +91,14 @@ def pair_masks(
             )
         else:
             reason = f"{made.folder} holds no mask of {image}"
-            missing[source.name] = made.failures.get(shown(image), reason)
+            missing[source.name] = failures.get(images[source.name], reason)
     return pairs, missing
+
+
+def _place(image: str) -> str:
+    """Return where an image lies, whichever links led there."""
+    told = shown(image)
+    return told if "://" in told else located(Path(image))
 
 
 def _by_name(

@@ -117,13 +117,15 @@ def readable(labelled: LabelledSet) -> tuple[LabelledSet, list[Failure]]:
     sources, failures, found = [], [], False
     for source in labelled.sources:
         try:
+            labelled_here = False
             for block in blocks(source.grid, BLOCK):
                 labels = source.read_labels(block)
-                found = found or bool((labels != IGNORE).any())
+                labelled_here = labelled_here or bool((labels != IGNORE).any())
         except SceneError as error:
             failures.append(Failure("", source.name, str(error)))
         else:
             sources.append(source)
+            found = found or labelled_here
     if not sources:
         raise EvaluationError(
             f"no scene has labels that can be used; {failures[0].scene}: "
@@ -199,7 +201,7 @@ def _write_image(source: LabelledSource, path: Path) -> None:
     if path.is_file() and _holds(path, source):
         return
     grid = source.grid
-    pixels, _ = source.read(Window(0, 0, 1, 1))
+    pixels = source.read(Window(0, 0, 1, 1)).values
     with (
         atomic_path(path) as temporary,
         gdal_env(),

@@ -17,6 +17,7 @@ from transformers import Mask2FormerForUniversalSegmentation
 
 from geoseg.config import dump
 from geoseg.data.chips import ChipConfig, chip_sampler
+from geoseg.data.coarser import on_processed_grids
 from geoseg.data.config import DataConfig
 from geoseg.data.labelled import LabelledSource
 from geoseg.data.sources import Split, open_split
@@ -120,7 +121,7 @@ def _run_alone(config: TrainConfig, listener: Listener) -> Trained:
     chips = chip_sampler(
         split.train, data, config.chips, partial(listener.looked, "training")
     )
-    judged = _judged(config, split.validation, listener)
+    judged = _judged(config, spec, split.validation, listener)
     recipe = recipe_of(config, split, chips.index, judged.scenes)
     recipe |= _start(config, begun)
     check_folder(config.out, recipe)
@@ -242,18 +243,23 @@ def _scale(data: DataConfig) -> dict[str, float]:
 
 
 def _judged(
-    config: TrainConfig, scenes: Sequence[LabelledSource], listener: Listener
+    config: TrainConfig,
+    spec: ModelSpec,
+    scenes: Sequence[LabelledSource],
+    listener: Listener,
 ) -> Survey:
-    """Draw the scenes that are validated on, evenly, and look at their labels.
+    """Draw the scenes that are validated on, evenly, and look at all of them.
 
-    Now, and not when hours of training end in a wrong label.
+    Now, and not when hours of training end in a wrong label. What cannot be read is
+    left out of all validations, so that each is of the same scenes.
     """
     if not scenes:
         return Survey((), ())
     most = min(config.train.validation_scenes or len(scenes), len(scenes))
     drawn = [scenes[number * len(scenes) // most] for number in range(most)]
+    processed = on_processed_grids(drawn, spec, config.data.on_bad)
     looked = partial(listener.looked, "validation")
-    return survey(drawn, config.data, "validation", looked)
+    return survey(processed, config.data, "validation", looked, images=True)
 
 
 def _validation(

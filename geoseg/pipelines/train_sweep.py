@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from geoseg.config import combinations, compose, convert
-from geoseg.errors import ConfigError, GeosegError
+from geoseg.errors import ConfigError, GeosegError, OutputError
 from geoseg.io.atomic import atomic_path
 from geoseg.models.registry import find_model
 from geoseg.pipelines import train
@@ -83,6 +83,11 @@ def plan_sweep(recipe: str, overrides: Sequence[str]) -> list[SweepRun]:
             raise ConfigError(
                 "a sweep trains on one device; set train.devices=1, or train one by one"
             )
+        if not config.data.root.is_dir():
+            raise ConfigError(
+                f"data.root: {config.data.root} is no folder; set it to where the data "
+                "are"
+            )
         config = replace(config, out=config.out / name)
         begun = begun_with(config.out)
         train.check_model_folder(config.out, begun)
@@ -103,6 +108,9 @@ def run(runs: Sequence[SweepRun], watching: Watching) -> list[SweepResult]:
 
     Returns:
         Results in the order of `runs`; the table is in `sweep.csv`, too.
+
+    Raises:
+        OutputError: The table cannot be written.
     """
     results: list[SweepResult] = []
     for one in runs:
@@ -128,6 +136,17 @@ def _folder_names(varied: Sequence[tuple[str, ...]]) -> Iterator[str]:
 
 
 def _write_table(path: Path, results: Sequence[SweepResult]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_rows(path, results)
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written ({error.strerror}); free some space or set "
+            "another out"
+        ) from error
+
+
+def _write_rows(path: Path, results: Sequence[SweepResult]) -> None:
     keys = [text.partition("=")[0] for text in results[0].run.settings]
     with atomic_path(path) as temporary, temporary.open("w", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")

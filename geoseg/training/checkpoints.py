@@ -192,12 +192,20 @@ def _check_recipe(
     differences = [
         f"{key} is {now.get(key)!r}, was {begun.get(key)!r}"
         for key in sorted(begun.keys() | now.keys())
-        if begun.get(key) != now.get(key)
-        # As text not a number is what it was.
-        and json.dumps(begun.get(key)) != json.dumps(now.get(key))
+        if not _same(begun.get(key), now.get(key))
     ]
     if differences:
         raise ConfigError(
             f"{path.parent} was begun with another recipe ({'; '.join(differences)}); "
             "give the same, or another out"
         )
+
+
+def _same(one: object, other: object) -> bool:
+    """Tell whether two values of a recipe mean the same: 1 and 1.0 do."""
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if type(one) in (int, float) and type(other) in (int, float) and one == other:
+        return True
+    # As text NaN is what it was, and a number is no switch.
+    return json.dumps(one) == json.dumps(other)

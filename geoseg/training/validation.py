@@ -15,7 +15,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from geoseg.blending import blend_classes
-from geoseg.data.coarser import as_processed
 from geoseg.data.labelled import LabelledSource
 from geoseg.errors import GeosegWarning, SceneError
 from geoseg.evaluation.counts import Counts, Indices, SceneCounts, count_confusion
@@ -82,13 +81,13 @@ def predict_region(
     top, left = grid.rows[0], grid.cols[0]
     bottom = min(grid.rows[-1] + size, whole.height)
     right = min(grid.cols[-1] + size, whole.width)
-    image, labels = scene.read(Window(top, left, bottom - top, right - left))
+    image, labels, valid = scene.read(Window(top, left, bottom - top, right - left))
     places = [(i, j) for i in range(len(grid.rows)) for j in range(len(grid.cols))]
     inputs = []
     for i, j in places:
         row, col = grid.rows[i] - top, grid.cols[j] - left
-        pixels = image[:, row : row + size, col : col + size]
-        inputs.append(TileInput(pixels, np.ones(pixels.shape[1:], np.bool_)))
+        part = np.s_[row : row + size, col : col + size]
+        inputs.append(TileInput(image[:, *part], valid[part]))
     logits = dict(zip(places, predictor.predict(inputs, scene.scale), strict=True))
     mask, _ = blend_classes(
         logits,
@@ -129,7 +128,8 @@ class Validation(Callback):
     a run was killed, and the best step would depend on it.
 
     Args:
-        scenes: Labelled scenes that are never trained on.
+        scenes: Labelled scenes that are never trained on, on the grids that they are
+            predicted on.
         spec: What the model declares.
         folder: The run folder.
         every: Steps between two validations.
@@ -242,7 +242,6 @@ class Validation(Callback):
         self, predictor: Predictor, scene: LabelledSource, step: int, stride: int
     ) -> Counts:
         confusion = np.zeros(self._size, np.int64)
-        scene = as_processed(scene, self.spec)
         for number, region in enumerate(_regions(scene.grid)):
             image, labels, predicted = predict_region(predictor, scene, region, stride)
             confusion += count_confusion(labels, predicted, self._size)

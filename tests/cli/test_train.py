@@ -21,6 +21,13 @@ from geoseg.training.progress import Listener, Score
 HERE = ["--set", "data.root=here"]
 
 
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the folder that `HERE` names."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def configs(monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]:
     """Configurations of training runs, none of which trains."""
@@ -142,6 +149,24 @@ def test_a_sweep_does_not_begin_where_a_model_is(
     assert result.exit_code == 2
     assert "no training in" in result.stderr
     assert configs == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["--set", "data.root=nowhere"], "data.root: nowhere is no folder"),
+        (["-o", "file/runs"], "file/runs"),
+    ],
+)
+def test_a_sweep_that_cannot_begin_says_why(
+    configs: list[TrainConfig], tmp_path: Path, settings: list[str], message: str
+) -> None:
+    (tmp_path / "file").touch()
+    swept = ["--set", "train.seed=0,1"]
+    result = geoseg("train", "--multirun", *HERE, *swept, *settings)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "unexpected" not in result.stderr
 
 
 def test_combinations_are_of_what_varies() -> None:

@@ -37,12 +37,12 @@ def test_pictures_with_masks_of_values(tmp_path: Path) -> None:
     assert found.grid.shape == mask.shape
     assert found.grid.crs is None
     assert (found.path, found.scale) == (tmp_path / "images/a.png", 255.0)
-    image, labels = found.read(found.grid.whole)
+    image, labels, _ = found.read(found.grid.whole)
     np.testing.assert_array_equal(image, labelled_files.image_of(mask))
     np.testing.assert_array_equal(labels, labelled_files.indices(mask))
     # A window is the same as that part of the whole, also elsewhere.
     elsewhere = pickle.loads(pickle.dumps(found))
-    part, part_labels = elsewhere.read(INNER)
+    part, part_labels, _ = elsewhere.read(INNER)
     np.testing.assert_array_equal(part, image[:, *INNER.slices])
     np.testing.assert_array_equal(part_labels, labels[INNER.slices])
     np.testing.assert_array_equal(elsewhere.read_labels(INNER), labels[INNER.slices])
@@ -110,7 +110,7 @@ def test_what_image_or_mask_hide_has_no_label(tmp_path: Path, hidden: str) -> No
         rasters.write_raster(tmp_path / "m.tif", mask, nodata=-1),
         **changes,
     )
-    pixels, labels = found.read(found.grid.whole)
+    pixels, labels, _ = found.read(found.grid.whole)
     expected = np.where(shown & (mask > 0), labelled_files.indices(np.abs(mask)), 255)
     np.testing.assert_array_equal(labels, expected)
     assert (found.scale, pixels.dtype) == (1000.0, image.dtype)
@@ -132,7 +132,7 @@ def test_the_mean_of_no_data_stays_within_the_dtype(tmp_path: Path) -> None:
         scale=400.0,
         mean=[0.9, 0.5, -0.1],
     )
-    pixels, labels = found.read(found.grid.whole)
+    pixels, labels, _ = found.read(found.grid.whole)
     assert pixels[:, 0, 0].tolist() == [255, 200, 0]
     assert labels.tolist() == [[IGNORE, 0], [0, 0]]
 
@@ -352,5 +352,5 @@ def test_reads_no_more_than_the_window_asks_for(tmp_path: Path) -> None:
         ):
             pass
     found = scene(tmp_path / "a.tif", tmp_path / "m.tif")
-    image, labels = found.read(Window(400_000, 400_000, 64, 64))
+    image, labels, _ = found.read(Window(400_000, 400_000, 64, 64))
     assert (image.shape, labels.shape) == ((3, 64, 64), (64, 64))

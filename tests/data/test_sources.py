@@ -47,7 +47,7 @@ def test_loveda_as_distributed(tmp_path: Path) -> None:
     assert [scene.name for scene in split.validation] == ["Val/Urban/2"]
     assert split.test == ()
     scene = split.train[1]
-    image, labels = scene.read(scene.grid.whole)
+    image, labels, _ = scene.read(scene.grid.whole)
     expected = np.where(image[0] == 0, IGNORE, image[0].astype(int) - 1)
     np.testing.assert_array_equal(labels, expected)
 

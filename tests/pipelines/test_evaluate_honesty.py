@@ -11,53 +11,19 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from affine import Affine
-from evaluations import evaluated, segmented
-from labelled_rasters import CLASSES, draw, write_scene
+from evaluations import evaluated
+from labelled_rasters import CLASSES
 from rasters import NORTH_UP, write_raster
 from running import read_band
 
 from geoseg.clusters.config import ClusterConfig
-from geoseg.errors import ConfigError, EvaluationError
+from geoseg.errors import ConfigError
 from geoseg.evaluation.results import Resampling, RunResult, notes_of
 from geoseg.evaluation.scene import ScoreSettings
 from geoseg.pipelines.evaluate import EvaluateConfig, run
 from geoseg.pipelines.segment import ModelConfig
 
 Pixels = npt.NDArray[np.uint8]
-
-
-def test_a_failed_scene_takes_no_mask_of_another_one(
-    tmp_path: Path, model: Path
-) -> None:
-    for place, seed in (("A", 0), ("B", 1)):
-        write_scene(tmp_path / "data" / place, "0001", *draw(seed))
-    out = tmp_path / "run"
-    segmented(tmp_path / "data" / "A", model, out)
-    patterns = {"images": "{folder}/images/{stem}.tif"}
-    patterns["labels"] = "{folder}/masks/{stem}.tif"
-    options = {"data": patterns}
-    evaluation = evaluated(tmp_path / "out", tmp_path / "data", [out], **options)
-    assert list(evaluation.runs[0].scores) == ["A/0001"]
-    assert [failure.scene for failure in evaluation.failures] == ["B/0001"]
-    # Moved away, "0001" may be either: neither is taken.
-    moved = (tmp_path / "data").rename(tmp_path / "moved")
-    with pytest.raises(EvaluationError, match="holds no mask of"):
-        evaluated(tmp_path / "other", moved, [out], **options)
-    shutil.rmtree(moved / "B")
-    evaluation = evaluated(tmp_path / "third", moved, [out], **options)
-    assert evaluation.ok
-    assert any("by their names" in note for note in notes_of(evaluation))
-
-
-def test_links_to_folders_lead_to_the_same_images(
-    tmp_path: Path, root: Path, masks: Path
-) -> None:
-    link = tmp_path / "link"
-    link.symlink_to(root)
-    for way in (link, root / ".." / root.name):
-        evaluation = evaluated(tmp_path / "out", way, [masks])
-        assert evaluation.ok
-        assert not any("by their names" in note for note in notes_of(evaluation))
 
 
 def test_what_is_right_is_right_beside_what_is_unknown(
@@ -187,19 +153,6 @@ def test_masks_of_other_grids_are_told_apart(
     assert "1 of 2 scenes are of another resolution" in told
 
 
-def test_a_confidence_of_another_mask_is_refused(
-    tmp_path: Path, root: Path, masks: Path
-) -> None:
-    other = shutil.copytree(masks, tmp_path / "other")
-    path = other / "north" / "confidence.tif"
-    percent = read_band(path)
-    percent[100, 100] = 255
-    write_raster(path, percent, nodata=255)
-    [failure] = evaluated(tmp_path / "out", root, [other]).failures
-    assert failure.scene == "north"
-    assert "holds no percent where classes.tif holds a class" in failure.reason
-
-
 def test_calibration_of_a_part_is_said_to_be_of_a_part(
     tmp_path: Path, root: Path, masks: Path
 ) -> None:
@@ -290,40 +243,6 @@ def test_numbers_that_make_no_sense_are_refused(
         ConfigError, match=rf"{next(iter(wrong))} is .*; use \d or more"
     ):
         section(**wrong)
-
-
-def test_labels_are_looked_at_before_masks_are_made(
-    tmp_path: Path, root: Path, masks: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("geoseg.pipelines.evaluate_scenes.BLOCK", 64)
-    data = shutil.copytree(root, tmp_path / "data")
-    labels = read_band(data / "masks" / "south.tif")
-    labels[100, 120] = 77
-    write_raster(data / "masks" / "south.tif", labels)
-    evaluation = evaluated(tmp_path / "out", data, [masks])
-    [failure] = evaluation.failures
-    assert (failure.run, failure.scene) == ("", "south")
-    assert "77" in failure.reason
-    write_raster(data / "masks" / "north.tif", np.full_like(labels, 99))
-    with pytest.raises(EvaluationError, match="no scene has labels that can be used"):
-        evaluated(tmp_path / "other", data, [masks])
-
-
-def test_scenes_without_any_label_get_no_masks(
-    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, model: Path
-) -> None:
-    def segment(*_: object, **__: object) -> None:
-        raise AssertionError("hours of segmentation")
-
-    monkeypatch.setattr("geoseg.pipelines.segment.run", segment)
-    known = ModelConfig(str(model), ("stubs",), device="cpu")
-    table = [
-        {"id": n, "name": f"class {n}", "color": [n, 0, 0], "mask": [90 + n]}
-        for n in range(1, 5)
-    ]
-    data = {"classes": table, "ignore": list(range(CLASSES + 1))}
-    with pytest.raises(EvaluationError, match="no pixel of the scenes has a label"):
-        evaluated(tmp_path, root, [], data=data, model=known)
 
 
 @pytest.mark.slow

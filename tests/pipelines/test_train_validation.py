@@ -10,7 +10,9 @@ import labelled_scenes
 import numpy as np
 import pytest
 import torch
+from affine import Affine
 from PIL import Image
+from rasters import write_raster
 from trainings import Heard, configuration, write_pairs
 
 from geoseg.errors import ConfigError, GeosegWarning, SceneError
@@ -136,3 +138,52 @@ def test_the_card_names_what_was_learned_from_and_judged_by(tmp_path: Path) -> N
     # b cannot be read, and d was not drawn.
     assert "| trained on | a |\n| validated on | c |" in card
     assert heard.looked_at == [("training", 9216, 18432), ("validation", 9216, 9216)]
+
+
+def test_a_validation_image_that_cannot_be_read_is_left_out_of_all(
+    tmp_path: Path,
+) -> None:
+    """Found when training begins: each validation is of the same scenes, and counts."""
+    patterns = write_pairs(tmp_path, ["one", "two", "three"])
+    split = {"train": ["one"], "validation": ["two", "three"]}
+    config = configuration(tmp_path, split=split, layout="pairs")
+    data = dataclasses.replace(config.data, **patterns)
+    path = config.data.root / "images" / "three.png"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    heard = Heard()
+    with pytest.raises(SceneError, match=r"three\.png cannot be read"):
+        run(dataclasses.replace(config, data=data), heard)
+    assert not heard.steps
+    data = dataclasses.replace(data, on_bad="skip")
+    with pytest.warns(GeosegWarning) as told:
+        trained = run(dataclasses.replace(config, data=data), heard)
+    assert [str(w.message).startswith("three is left out") for w in told] == [True]
+    assert trained.outcome.best_step in (2, 3)
+    assert "| validated on | two |" in (trained.folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("edge", "told"), [(0.001, "smaller than"), (3.0, "poor")])
+def test_scenes_of_another_resolution_are_told_of_before_training(
+    tmp_path: Path, edge: float, told: str
+) -> None:
+    patterns = write_pairs(tmp_path, ["one", "two"])
+    split = {"train": ["one"], "validation": ["two"]}
+    config = configuration(tmp_path, split=split, layout="pairs")
+    path = config.data.root / "images" / "two.png"
+    with Image.open(path) as image:
+        pixels = np.array(image).transpose(2, 0, 1)
+    path.unlink()
+    place = Affine(edge, 0, 500000, 0, -edge, 4000000)
+    write_raster(path.with_suffix(".tif"), pixels, transform=place, crs="EPSG:32631")
+    patterns["images"] = "images/{stem}.*"
+    data = dataclasses.replace(config.data, **patterns)
+    heard = Heard()
+    if told == "poor":
+        with pytest.warns(GeosegWarning, match=r"data\.resolution .* poor") as caught:
+            run(dataclasses.replace(config, data=data), heard)
+        assert len(caught) == 1
+        assert len(heard.scores) == 2
+        return
+    with pytest.raises(SceneError, match=r"two is smaller .*; leave it out"):
+        run(dataclasses.replace(config, data=data), heard)
+    assert not heard.steps

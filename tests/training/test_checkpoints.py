@@ -142,8 +142,13 @@ def test_a_recipe_that_is_not_a_number_is_the_same_again(tmp_path: Path) -> None
 
 
 def test_a_recipe_may_write_a_number_otherwise(tmp_path: Path) -> None:
-    first = train(make_module(recipe={"model.dropout": 0.0}), tmp_path)
-    assert train(make_module(recipe={"model.dropout": 0}), tmp_path) == first
+    recipe: dict[str, object] = {"model.dropout": 0.0, "chips.scale": [1.0, 2.0]}
+    first = train(make_module(recipe=recipe), tmp_path)
+    same: dict[str, object] = {"model.dropout": 0, "chips.scale": [1, 2]}
+    assert train(make_module(recipe=same), tmp_path) == first
+    for other in ({"model.dropout": False}, {"chips.scale": [1, 2, 3]}):
+        with pytest.raises(ConfigError, match="begun with another recipe"):
+            train(make_module(recipe=same | other), tmp_path)
 
 
 class Clock(Callback):

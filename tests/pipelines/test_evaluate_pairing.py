@@ -1,0 +1,165 @@
+"""Which mask is compared with which labels, and what is refused before."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import labelled_files
+import numpy as np
+import pytest
+from affine import Affine
+from evaluations import evaluated, segmented
+from labelled_rasters import CLASSES, draw, write_scene
+from rasters import NORTH_UP, write_raster
+from running import read_band, segment_plainly
+
+from geoseg.errors import EvaluationError
+from geoseg.evaluation.results import notes_of
+from geoseg.pipelines.segment import ModelConfig
+
+
+def test_a_failed_scene_takes_no_mask_of_another_one(
+    tmp_path: Path, model: Path
+) -> None:
+    for place, seed in (("A", 0), ("B", 1)):
+        write_scene(tmp_path / "data" / place, "0001", *draw(seed))
+    out = tmp_path / "run"
+    segmented(tmp_path / "data" / "A", model, out)
+    patterns = {"images": "{folder}/images/{stem}.tif"}
+    patterns["labels"] = "{folder}/masks/{stem}.tif"
+    options = {"data": patterns}
+    evaluation = evaluated(tmp_path / "out", tmp_path / "data", [out], **options)
+    assert list(evaluation.runs[0].scores) == ["A/0001"]
+    assert [failure.scene for failure in evaluation.failures] == ["B/0001"]
+    # Moved away, "0001" may be either: neither is taken.
+    moved = (tmp_path / "data").rename(tmp_path / "moved")
+    with pytest.raises(EvaluationError, match="holds no mask of"):
+        evaluated(tmp_path / "other", moved, [out], **options)
+    shutil.rmtree(moved / "B")
+    evaluation = evaluated(tmp_path / "third", moved, [out], **options)
+    assert evaluation.ok
+    assert any("by their names" in note for note in notes_of(evaluation))
+
+
+def test_links_to_folders_lead_to_the_same_images(
+    tmp_path: Path, root: Path, masks: Path
+) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(root)
+    for way in (link, root / ".." / root.name):
+        evaluation = evaluated(tmp_path / "out", way, [masks])
+        assert evaluation.ok
+        assert not any("by their names" in note for note in notes_of(evaluation))
+
+
+def test_a_confidence_of_another_mask_is_refused(
+    tmp_path: Path, root: Path, masks: Path
+) -> None:
+    other = shutil.copytree(masks, tmp_path / "other")
+    path = other / "north" / "confidence.tif"
+    percent = read_band(path)
+    percent[100, 100] = 255
+    write_raster(path, percent, nodata=255)
+    [failure] = evaluated(tmp_path / "out", root, [other]).failures
+    assert failure.scene == "north"
+    assert "holds no percent where classes.tif holds a class" in failure.reason
+
+
+def test_labels_are_looked_at_before_masks_are_made(
+    tmp_path: Path, root: Path, masks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("geoseg.pipelines.evaluate_scenes", "geoseg.evaluation.scene"):
+        monkeypatch.setattr(f"{module}.BLOCK", 64)
+    data = shutil.copytree(root, tmp_path / "data")
+    labels = read_band(data / "masks" / "south.tif")
+    labels[100, 120] = 77
+    write_raster(data / "masks" / "south.tif", labels)
+    evaluation = evaluated(tmp_path / "out", data, [masks])
+    [failure] = evaluation.failures
+    assert (failure.run, failure.scene) == ("", "south")
+    assert "77" in failure.reason
+    write_raster(data / "masks" / "north.tif", np.full_like(labels, 99))
+    with pytest.raises(EvaluationError, match="no scene has labels that can be used"):
+        evaluated(tmp_path / "other", data, [masks])
+
+
+def test_scenes_without_any_label_get_no_masks(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, model: Path
+) -> None:
+    def segment(*_: object, **__: object) -> None:
+        raise AssertionError("hours of segmentation")
+
+    monkeypatch.setattr("geoseg.pipelines.segment.run", segment)
+    known = ModelConfig(str(model), ("stubs",), device="cpu")
+    table = [
+        {"id": n, "name": f"class {n}", "color": [n, 0, 0], "mask": [90 + n]}
+        for n in range(1, 5)
+    ]
+    data = {"classes": table, "ignore": list(range(CLASSES + 1))}
+    with pytest.raises(EvaluationError, match="no pixel of the scenes has a label"):
+        evaluated(tmp_path, root, [], data=data, model=known)
+
+
+def test_links_inside_of_the_data_lead_to_the_same_images(
+    tmp_path: Path, model: Path
+) -> None:
+    """`segment` keeps a link below the folder that it is given; labels follow it."""
+    data = tmp_path / "data"
+    for seed, year in enumerate(("2023", "2024")):
+        image, labels = draw(seed)
+        write_scene(tmp_path / "store" / year, "north", image, labels)
+        # No images, of which a mask would be made.
+        shutil.rmtree(tmp_path / "store" / year / "masks")
+        labelled_files.save(tmp_path / "store" / year / "masks/north.png", labels)
+    data.mkdir()
+    (data / "linked").symlink_to(tmp_path / "store")
+    out = tmp_path / "out"
+    segment_plainly([data], out, model, {"output": {"polygons": False}})
+    patterns = {
+        "images": "{folder}/images/{stem}.tif",
+        "labels": "{folder}/masks/{stem}.png",
+    }
+    evaluation = evaluated(tmp_path / "e", data, [out], data=patterns)
+    assert evaluation.ok
+    assert list(evaluation.runs[0].scores) == ["linked/2023/north", "linked/2024/north"]
+    assert not any("by their names" in note for note in notes_of(evaluation))
+
+
+@pytest.mark.parametrize("how", ["small", "shifted", "float"])
+def test_a_confidence_on_another_grid_is_refused(
+    tmp_path: Path, root: Path, masks: Path, how: str
+) -> None:
+    other = shutil.copytree(masks, tmp_path / "other")
+    path = other / "north" / "confidence.tif"
+    percent, place = read_band(path), NORTH_UP
+    if how == "small":
+        percent = percent[:100, :100].copy()
+    elif how == "shifted":
+        place = NORTH_UP @ Affine.translation(50, 50)
+    else:
+        percent = np.where(percent == 255, 255, percent / 100).astype(np.float32)
+    write_raster(path, percent, nodata=255, transform=place)
+    [failure] = evaluated(tmp_path / "out", root, [other]).failures
+    assert failure.scene == "north"
+    assert "is not in percent on the grid of classes.tif" in failure.reason
+
+
+def test_labels_of_a_scene_that_fails_are_no_labels(
+    tmp_path: Path, root: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("geoseg.pipelines.evaluate_scenes", "geoseg.evaluation.scene"):
+        monkeypatch.setattr(f"{module}.BLOCK", 64)
+
+    def segment(*_: object, **__: object) -> None:
+        raise AssertionError("hours of segmentation")
+
+    monkeypatch.setattr("geoseg.pipelines.segment.run", segment)
+    data = shutil.copytree(root, tmp_path / "data")
+    south = read_band(data / "masks" / "south.tif")
+    south[100, 120] = 77
+    write_raster(data / "masks" / "south.tif", south)
+    write_raster(data / "masks" / "north.tif", np.zeros_like(south))
+    known = ModelConfig(str(model), ("stubs",), device="cpu")
+    with pytest.raises(EvaluationError, match="no pixel of the scenes has a label"):
+        evaluated(tmp_path / "out", data, [], model=known)
