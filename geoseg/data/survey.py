@@ -91,7 +91,10 @@ def survey(
         tell = partial(_tell, looked, before, total)
         before += _area(source)
         try:
-            seen = survey_scene(source, len(config.classes), found, tell, images=images)
+            seen = survey_scene(source, len(config.classes), found, tell)
+            # With labels that are an error anyway, all of them are to be told of.
+            if images and not (found and config.unknown == "fail"):
+                _read_image(source)
         except SceneError as error:
             if config.on_bad == "fail":
                 raise
@@ -128,8 +131,6 @@ def survey_scene(
     num_classes: int,
     unknown: Counter[str] | None = None,
     looked: Callable[[int], None] | None = None,
-    *,
-    images: bool = False,
 ) -> SceneSurvey:
     """Count the classes of one scene by block.
 
@@ -138,19 +139,15 @@ def survey_scene(
         num_classes: Classes that labels have.
         unknown: Takes what has no meaning, by pixels; None: that is an error.
         looked: Called with the pixels that were looked at.
-        images: Whether to read the image, too.
 
     Raises:
-        SceneError: It cannot be read, or labels have no meaning.
+        SceneError: Labels cannot be read, or have no meaning.
     """
     blocks: list[Window] = []
     counts = []
     done = 0
     for strip in _strips(source.grid):
         labels = source.read_labels(strip, unknown)
-        # Where something is unknown, that is told of.
-        if images and not unknown:
-            source.read(strip)
         for block in _blocks(source.grid, strip):
             part = labels[:, block.col - strip.col : block.col_stop - strip.col]
             counts.append(np.bincount(part.ravel(), minlength=256)[:num_classes])
@@ -159,6 +156,11 @@ def survey_scene(
         if looked is not None:
             looked(done)
     return SceneSurvey(tuple(blocks), np.array(counts, np.int64))
+
+
+def _read_image(source: LabelledSource) -> None:
+    for strip in _strips(source.grid):
+        source.read(strip)
 
 
 def _strips(grid: Grid) -> Iterator[Window]:

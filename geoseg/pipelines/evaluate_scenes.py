@@ -226,7 +226,7 @@ def _write_image(source: LabelledSource, path: Path) -> None:
             bigtiff="if_safer",
         ) as file:
             for place in _strips(grid):
-                file.write(source.read(place)[0], window=_raster_window(place))
+                file.write(source.read(place).values, window=_raster_window(place))
 
 
 def _holds(path: Path, source: LabelledSource) -> bool:
@@ -240,7 +240,8 @@ def _holds(path: Path, source: LabelledSource) -> bool:
                 same = same and Affine(*file.transform[:6]) == grid.transform
                 return same and all(
                     np.array_equal(
-                        file.read(window=_raster_window(place)), source.read(place)[0]
+                        file.read(window=_raster_window(place)),
+                        source.read(place).values,
                     )
                     for place in _strips(grid)
                 )

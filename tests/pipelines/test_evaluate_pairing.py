@@ -7,6 +7,7 @@ from pathlib import Path
 
 import labelled_files
 import numpy as np
+import numpy.typing as npt
 import pytest
 from affine import Affine
 from evaluations import evaluated, segmented
@@ -56,14 +57,10 @@ def test_links_to_folders_lead_to_the_same_images(
 def test_a_confidence_of_another_mask_is_refused(
     tmp_path: Path, root: Path, masks: Path
 ) -> None:
-    other = shutil.copytree(masks, tmp_path / "other")
-    path = other / "north" / "confidence.tif"
-    percent = read_band(path)
+    percent = read_band(masks / "north" / "confidence.tif")
     percent[100, 100] = 255
-    write_raster(path, percent, nodata=255)
-    [failure] = evaluated(tmp_path / "out", root, [other]).failures
-    assert failure.scene == "north"
-    assert "holds no percent where classes.tif holds a class" in failure.reason
+    told = "holds no percent where classes.tif holds a class"
+    assert told in why_refused(tmp_path, root, masks, percent)
 
 
 def test_labels_are_looked_at_before_masks_are_made(
@@ -130,19 +127,31 @@ def test_links_inside_of_the_data_lead_to_the_same_images(
 def test_a_confidence_on_another_grid_is_refused(
     tmp_path: Path, root: Path, masks: Path, how: str
 ) -> None:
-    other = shutil.copytree(masks, tmp_path / "other")
-    path = other / "north" / "confidence.tif"
-    percent, place = read_band(path), NORTH_UP
+    percent, place = read_band(masks / "north" / "confidence.tif"), NORTH_UP
     if how == "small":
         percent = percent[:100, :100].copy()
     elif how == "shifted":
         place = NORTH_UP @ Affine.translation(50, 50)
     else:
         percent = np.where(percent == 255, 255, percent / 100).astype(np.float32)
+    told = "is not in percent on the grid of classes.tif"
+    assert told in why_refused(tmp_path, root, masks, percent, place)
+
+
+def why_refused(
+    folder: Path,
+    root: Path,
+    masks: Path,
+    percent: npt.NDArray[np.generic],
+    place: Affine = NORTH_UP,
+) -> str:
+    """Put a confidence raster beside one mask; return why that is not compared."""
+    other = shutil.copytree(masks, folder / "other")
+    path = other / "north" / "confidence.tif"
     write_raster(path, percent, nodata=255, transform=place)
-    [failure] = evaluated(tmp_path / "out", root, [other]).failures
+    [failure] = evaluated(folder / "out", root, [other]).failures
     assert failure.scene == "north"
-    assert "is not in percent on the grid of classes.tif" in failure.reason
+    return failure.reason
 
 
 def test_labels_of_a_scene_that_fails_are_no_labels(

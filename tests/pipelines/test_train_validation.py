@@ -154,7 +154,13 @@ def test_a_validation_image_that_cannot_be_read_is_left_out_of_all(
     with pytest.raises(SceneError, match=r"three\.png cannot be read"):
         run(dataclasses.replace(config, data=data), heard)
     assert not heard.steps
-    data = dataclasses.replace(data, on_bad="skip")
+    # Labels without a meaning, where they are ignored, do not hide it.
+    mask = config.data.root / "masks" / "three.png"
+    with Image.open(mask) as colors:
+        pixels = np.array(colors)
+    pixels[3, 55] = (1, 2, 3)
+    Image.fromarray(pixels).save(mask)
+    data = dataclasses.replace(data, on_bad="skip", unknown="ignore")
     with pytest.warns(GeosegWarning) as told:
         trained = run(dataclasses.replace(config, data=data), heard)
     assert [str(w.message).startswith("three is left out") for w in told] == [True]
