@@ -125,6 +125,15 @@ def run_tests(
     return done.returncode, root
 
 
+def failures(report: ET.Element) -> list[str]:
+    """Name the tests of a report that failed or could not run, with their messages."""
+    return [
+        f"{case.get('classname')}::{case.get('name')}: {found.get('message')}"
+        for case in report.iter("testcase")
+        for found in (*case.iter("failure"), *case.iter("error"))
+    ]
+
+
 def verdict(tree: Path, mutant: Mutant) -> str:
     """Say what became of a mutant: "killed", or why it is not."""
     if not apply(mutant.patch, tree):
@@ -179,9 +188,10 @@ def main() -> int:
         copy_tree(folder / "whole")
         # A test that fails anyway would "notice" everything.
         tests = sorted({mutant.test for mutant in mutants})
-        code, _ = run_tests(folder / "whole", tests, "-n", str(jobs))
+        code, report = run_tests(folder / "whole", tests, "-n", str(jobs))
         if code != 0:
-            raise SystemExit("the tests named by the patches fail without any patch")
+            told = "\n".join(failures(report)) or f"pytest ended with {code}"
+            raise SystemExit(f"tests fail without any patch:\n{told}")
         results = []
         judged = verdicts(folder, mutants, jobs)
         for mutant, found in zip(mutants, judged, strict=True):
