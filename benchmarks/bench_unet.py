@@ -14,6 +14,8 @@ confusion matrix over all of them. The best of the rates counts, chosen on these
 scenes: that flatters the rival.
 
 Training goes on from the checkpoints in `--work` when the same command runs again.
+Rates may be run one after the other, `--rates 3e-4` and so on: rows that `--json` has
+of the same seconds and the same recipe stay in it.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from record import write_results
+from record import commit, known_results, write_results
 from score_builtin import score, segment
 from timed_training import Loss, TimedTraining
 from torch import Tensor
@@ -63,33 +65,42 @@ def main() -> None:
     # Workers of `geoseg segment` import the rival, too.
     paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-    # The rival always starts from random weights.
+    # The rival always starts from random weights, and its rate decays: so it learns
+    # best from there, whatever the recipe does that goes on from learned ones.
     settings = [override("data.root", arguments.data), override("start_from", None)]
+    settings.append(override("train.power", 0.9))
     recipe = convert(compose(arguments.recipe, settings), TrainConfig)
     torch.set_num_threads(recipe.torch_threads)
     split = open_split(recipe.data, ("train", "test"))
     chips = chip_sampler(split.train, recipe.data, recipe.chips)
     ids = [entry.id for entry in recipe.data.classes]
     masks = segment(split.test, arguments.model, ids, arguments.work / "geoseg")
-    own = score(masks, split.test)
+    own = score(masks, split.test) | {"model": arguments.model}
     own |= {"steps": arguments.steps, "cpu_seconds": arguments.cpu_seconds}
-    rows = {"geoseg": own | {"model": arguments.model}}
+    setup = {
+        "held_out": [scene.name for scene in split.test],
+        "classes": [entry.name for entry in recipe.data.classes],
+        "loss": LOSS,
+        "recipe": arguments.recipe,
+        "train": dump(recipe.train),
+        "chips": dump(recipe.chips),
+        "cpu_seconds": arguments.cpu_seconds,
+    }
+    known = known_results(arguments.json, setup).get("scores", {})
+    rivals = {name: row for name, row in known.items() if name.startswith("U-Net")}
     for rate in arguments.rates:
         print(f"learning rate {rate:g}", flush=True)
-        rows[f"U-Net, {rate:g}"] = rival(
+        rivals[f"U-Net, {rate:g}"] = rival(
             recipe, chips, split.test, rate, arguments.cpu_seconds, arguments.work
         )
-    best = max(list(rows)[1:], key=lambda name: rows[name]["miou"])
-    lead = rows["geoseg"]["miou"] - rows[best]["miou"]
-    names = [entry.name for entry in recipe.data.classes]
-    print_table(names, rows)
+    best = max(rivals, key=lambda name: rivals[name]["miou"])
+    lead = own["miou"] - rivals[best]["miou"]
+    rows = {"geoseg": own, **rivals}
+    print_table(setup["classes"], rows)
     print(f"geoseg less the best U-Net ({best}): {lead:+.4f} mIoU")
     if arguments.json is not None:
-        held_out = [scene.name for scene in split.test]
-        figures = {"held_out": held_out, "classes": names, "loss": LOSS}
-        figures["recipe"] = arguments.recipe
         best_of = {"best": best, "miou_lead": round(lead, 4)}
-        write_results(arguments.json, {**figures, "scores": rows, **best_of})
+        write_results(arguments.json, {**setup, "scores": rows, **best_of})
 
 
 def rival(
@@ -133,6 +144,7 @@ def rival(
         "learning_rate": rate,
         "steps": training.step,
         "cpu_seconds": round(training.spent, 1),
+        "commit": commit(),
     }
 
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 def write_results(path: Path, figures: dict[str, Any]) -> None:
     """Write figures as JSON, with what they depend on."""
     record = {
-        "commit": _git("rev-parse", "HEAD"),
+        "commit": commit(),
         # Of what is not committed nobody can say later what was measured.
         "modified": _git("status", "--porcelain", "--", "geoseg", "configs").split(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -26,6 +26,26 @@ def write_results(path: Path, figures: dict[str, Any]) -> None:
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def known_results(path: Path | None, setup: dict[str, Any]) -> dict[str, Any]:
+    """Figures that a file has of the same setup; none where it has others, or is none.
+
+    Args:
+        path: What `write_results` wrote.
+        setup: Figures that must all be as they are there.
+    """
+    if path is None or not path.exists():
+        return {}
+    record: dict[str, Any] = json.loads(path.read_text())
+    # As they are when they come back: tuples are lists.
+    wanted: dict[str, Any] = json.loads(json.dumps(setup))
+    return record if wanted.items() <= record.items() else {}
+
+
+def commit() -> str:
+    """Name the commit that is checked out."""
+    return _git("rev-parse", "HEAD")
 
 
 def _git(*arguments: str) -> str:

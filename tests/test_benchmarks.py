@@ -165,3 +165,18 @@ class Pixelwise(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> SimpleNamespace:
         return SimpleNamespace(logits=self.linear(pixel_values))
+
+
+def test_results_are_known_only_of_the_same_setup(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    record = load("record", monkeypatch)
+    path = tmp_path / "results.json"
+    setup = {"seconds": 8000.0, "chips": {"scale": (0.5, 2.0)}}
+    assert record.known_results(path, setup) == {}
+    record.write_results(path, {**setup, "scores": {"U-Net, 0.001": {"miou": 0.5}}})
+    known = record.known_results(path, setup)
+    assert known["scores"] == {"U-Net, 0.001": {"miou": 0.5}}
+    assert record.known_results(path, setup | {"seconds": 9000.0}) == {}
+    assert record.known_results(path, setup | {"loss": "Dice"}) == {}
+    assert record.known_results(None, setup) == {}
