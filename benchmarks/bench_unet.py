@@ -39,6 +39,7 @@ from geoseg.config import compose, convert, dump, override
 from geoseg.data.chips import ChipSampler, chip_sampler
 from geoseg.data.labelled import IGNORE, LabelledScene
 from geoseg.data.sources import open_split
+from geoseg.data.survey import survey
 from geoseg.models.export import save_model
 from geoseg.pipelines.train import TrainConfig
 
@@ -72,7 +73,7 @@ def main() -> None:
     recipe = convert(compose(arguments.recipe, settings), TrainConfig)
     torch.set_num_threads(recipe.torch_threads)
     split = open_split(recipe.data, ("train", "test"))
-    chips = chip_sampler(split.train, recipe.data, recipe.chips)
+    chips = chip_sampler(survey(split.train, recipe.data), recipe.data, recipe.chips)
     ids = [entry.id for entry in recipe.data.classes]
     masks = segment(split.test, arguments.model, ids, arguments.work / "geoseg")
     own = score(masks, split.test) | {"model": arguments.model}

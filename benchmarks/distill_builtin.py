@@ -37,6 +37,7 @@ from geoseg.config import compose, convert, dump, override
 from geoseg.data.augment import recolor, turn
 from geoseg.data.chips import ChipSampler, chip_sampler
 from geoseg.data.sources import open_split
+from geoseg.data.survey import survey
 from geoseg.io.atomic import atomic_path
 from geoseg.models.export import save_model
 from geoseg.models.segmenter import build_mask2former
@@ -77,7 +78,7 @@ def main() -> None:
     cut = replace(recipe.chips, color=0.0)
     teacher = Teacher(arguments.teacher)
     blocks = -(-arguments.chips // BLOCK)
-    sampler = chip_sampler(split.train, data, cut)
+    sampler = chip_sampler(survey(split.train, data), data, cut)
     targets = [
         look(teacher, sampler, arguments.work, number, cut.size)
         for number in range(blocks)

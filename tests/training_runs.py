@@ -11,6 +11,8 @@ import argparse
 import json
 import os
 import signal
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,9 @@ from transformers import Mask2FormerForUniversalSegmentation
 
 from geoseg.data.chips import ChipConfig, ChipSampler
 from geoseg.data.labelled import IGNORE, LabelledScene
+from geoseg.errors import GeosegWarning
 from geoseg.models.export import declare
+from geoseg.training.batches import ChipSource
 from geoseg.training.config import LoopConfig, LossConfig
 from geoseg.training.fit import Outcome, fit
 from geoseg.training.logs import RunLog
@@ -150,6 +154,17 @@ def train(
     log = RunLog(folder, module.config.log_every, CLASSES, listener or Listener())
     validation = make_validation(folder, log, module.config) if validate else None
     return fit(module, folder, log=log, validation=validation, callbacks=callbacks)
+
+
+class WarningChips:
+    """Draws chips of another source, and warns of each."""
+
+    def __init__(self, source: ChipSource) -> None:
+        self.source = source
+
+    def chip(self, key: Sequence[int], side: int) -> tuple[Tensor, Tensor]:
+        warnings.warn(f"chip {key[-1]} is bad", GeosegWarning, stacklevel=1)
+        return self.source.chip(key, side)
 
 
 class KillAt(Callback):

@@ -110,10 +110,12 @@ def _train(config: TrainConfig, verbosity: int) -> None:
     from geoseg.cli.tables import print_trained
     from geoseg.cli.train_progress import TrainingProgress
     from geoseg.pipelines import train as job
+    from geoseg.training.progress import heard
 
     if not job.is_first_process():  # its twin in the first one tells everything
         try:
-            job.run(config)
+            with heard(lambda _: None):
+                job.run(config)
         except (TrainingError, UsageError):
             raise click.exceptions.Exit(1) from None
         return

@@ -2,20 +2,46 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from time import monotonic
+from types import TracebackType
+from typing import Self
 
 from geoseg.cli.display import Display
 from geoseg.reporting.amounts import duration
-from geoseg.training.progress import Listener, Score
+from geoseg.training.progress import Listener, Score, heard
 
 
 class TrainingProgress(Display, Listener):
-    """Shows a training run: step, loss terms, time left."""
+    """Shows a training run: step, loss terms, time left, and geoseg's warnings."""
 
     def __init__(self, steps: int, *, verbosity: int = 0) -> None:
         super().__init__(verbosity, steps, "Preparing")
         self._steps = steps
         self._first: tuple[int, float] | None = None
+        self._notes: set[str] = set()
+        self._hearing = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Show the bar, and say from now on what would be warned of."""
+        self._hearing.enter_context(heard(self.note))
+        return super().__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Take the bar away."""
+        super().__exit__(kind, error, trace)
+        self._hearing.close()
+
+    def note(self, message: str) -> None:
+        """Say a note, and only once: a bad image is met again and again."""
+        if message not in self._notes:
+            self._notes.add(message)
+            self.say(f"Note: {message}", style="yellow")
 
     def looked(self, part: str, done: int, total: int) -> None:
         """Show how far the look at the labels is."""

@@ -16,7 +16,7 @@ from geoseg.data.classes import IGNORE
 from geoseg.data.config import DataConfig
 from geoseg.data.labelled import LabelledSource
 from geoseg.data.pairs import listed
-from geoseg.data.survey import Looked, SceneSurvey, survey, survey_scene
+from geoseg.data.survey import SceneSurvey, Survey, survey_scene
 from geoseg.errors import ConfigError, GeosegWarning, SceneError
 from geoseg.grid import Grid, Window
 from geoseg.io.resolution import TOLERATED_RATIO
@@ -193,27 +193,17 @@ class ChipSampler:
         return block.row + row, block.col + col
 
 
-def chip_sampler(
-    sources: Sequence[LabelledSource],
-    data: DataConfig,
-    chips: ChipConfig,
-    looked: Looked | None = None,
-) -> ChipSampler:
-    """Look at all labels of some scenes and return what draws chips from them.
+def chip_sampler(seen: Survey, data: DataConfig, chips: ChipConfig) -> ChipSampler:
+    """Return what draws chips from scenes that were looked at.
 
     Args:
-        sources: The scenes.
+        seen: The scenes, by `survey`.
         data: What their labels mean.
         chips: How chips are cut.
-        looked: Hears how far it is.
-
-    Raises:
-        SceneError: As `survey`.
 
     Warns:
-        GeosegWarning: As `survey`, and where scenes are too small for their chips.
+        GeosegWarning: Scenes are too small for their chips.
     """
-    seen = survey(sources, data, looked=looked)
     _tell_small(seen.sources, chips, data.resolution)
     return ChipSampler(
         seen.sources,

@@ -6,7 +6,6 @@ import hashlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,9 @@ from transformers import Mask2FormerForUniversalSegmentation
 
 from geoseg.config import dump
 from geoseg.data.chips import ChipConfig, chip_sampler
-from geoseg.data.coarser import on_processed_grids
 from geoseg.data.config import DataConfig
 from geoseg.data.labelled import LabelledSource
-from geoseg.data.sources import Split, open_split
-from geoseg.data.survey import SceneSurvey, Survey, survey
+from geoseg.data.survey import Survey
 from geoseg.errors import ConfigError, ModelError, OutputError
 from geoseg.io.atomic import atomic_path
 from geoseg.io.lock import exclusive
@@ -30,6 +27,11 @@ from geoseg.models.fine_tune import start_from
 from geoseg.models.presets import HEAD, PRETRAINED
 from geoseg.models.registry import find_model, patch_size, weights_sha256
 from geoseg.models.segmenter import build_mask2former
+from geoseg.pipelines.train_scenes import (
+    TrainingScenes,
+    find_scenes,
+    left_for_others,
+)
 from geoseg.tiling import check_tile_size
 from geoseg.training.card import write_card
 from geoseg.training.checkpoints import begun_with, check_folder
@@ -116,14 +118,10 @@ def _run_alone(config: TrainConfig, listener: Listener) -> Trained:
         start_from(model, config.start_from, [info.name for info in classes])
     spec = _declare(model, config)
     data = config.data
-    split = open_split(data, ("train", "validation"))
     check_model_folder(config.out, begun)
-    chips = chip_sampler(
-        split.train, data, config.chips, partial(listener.looked, "training")
-    )
-    judged = _judged(config, spec, split.validation, listener)
-    recipe = recipe_of(config, split, chips.index, judged.scenes)
-    recipe |= _start(config, begun)
+    scenes = find_scenes(data, spec, config.train.validation_scenes, listener)
+    chips = chip_sampler(scenes.trained, data, config.chips)
+    recipe = recipe_of(config, scenes) | _start(config, begun)
     check_folder(config.out, recipe)
     if is_first_process():
         # After the checkpoint was accepted: it tells of the run that is in the folder.
@@ -140,19 +138,20 @@ def _run_alone(config: TrainConfig, listener: Listener) -> Trained:
         recipe=recipe,
     )
     log = RunLog(config.out, config.train.log_every, classes, listener)
-    outcome = fit(
-        module,
-        config.out,
-        log=log,
-        validation=_validation(config, spec, judged.sources, log),
-        threads=config.torch_threads,
-    )
+    with left_for_others(scenes, config.train.devices):
+        outcome = fit(
+            module,
+            config.out,
+            log=log,
+            validation=_validation(config, spec, scenes.judged.sources, log),
+            threads=config.torch_threads,
+        )
     if is_first_process():
         card = write_card(
             spec,
             outcome,
-            training=[scene.name for scene in chips.scenes],
-            validation=[scene.name for scene in judged.sources],
+            training=[scene.name for scene in scenes.trained.sources],
+            validation=[scene.name for scene in scenes.judged.sources],
             recipe=recipe,
         )
         _write_model(config, module.average, card)
@@ -242,26 +241,6 @@ def _scale(data: DataConfig) -> dict[str, float]:
     return {name: data.scale for name in names if name != "uint8" or data.scale <= 255}
 
 
-def _judged(
-    config: TrainConfig,
-    spec: ModelSpec,
-    scenes: Sequence[LabelledSource],
-    listener: Listener,
-) -> Survey:
-    """Draw the scenes that are validated on, evenly, and look at all of them.
-
-    Now, and not when hours of training end in a wrong label. What cannot be read is
-    left out of all validations, so that each is of the same scenes.
-    """
-    if not scenes:
-        return Survey((), ())
-    most = min(config.train.validation_scenes or len(scenes), len(scenes))
-    drawn = [scenes[number * len(scenes) // most] for number in range(most)]
-    processed = on_processed_grids(drawn, spec, config.data.on_bad)
-    looked = partial(listener.looked, "validation")
-    return survey(processed, config.data, "validation", looked, images=True)
-
-
 def _validation(
     config: TrainConfig, spec: ModelSpec, scenes: Sequence[LabelledSource], log: RunLog
 ) -> Validation | None:
@@ -309,20 +288,11 @@ def check_model_folder(out: Path, begun: Mapping[str, object]) -> None:
         )
 
 
-def recipe_of(
-    config: TrainConfig,
-    split: Split,
-    trained: Sequence[SceneSurvey],
-    judged: Sequence[SceneSurvey],
-) -> dict[str, object]:
+def recipe_of(config: TrainConfig, scenes: TrainingScenes) -> dict[str, object]:
     """What a run's weights depend on, by dotted key.
 
     The folders are left out, which may move, and how often is told or saved.
     """
-    found = {
-        part: _digest([scene.name for scene in scenes])
-        for part, scenes in (("train", split.train), ("validation", split.validation))
-    }
     free = {
         "out",
         "data.root",
@@ -333,18 +303,22 @@ def recipe_of(
     }
     flat = dict(_flatten(yaml.safe_load(dump(config)), ""))
     kept = {key: value for key, value in flat.items() if key not in free}
-    kept |= {f"scenes.{part}": digest for part, digest in found.items()}
-    # How many pixels of each class lie where: other labels have other counts.
+    parts = {"train": scenes.trained, "validation": scenes.judged}
+    return kept | {f"scenes.{part}": _digest(seen) for part, seen in parts.items()}
+
+
+def _digest(seen: Survey) -> str:
+    """Tell scenes that were looked at from others, in few characters.
+
+    By their names, and by how many pixels of each class lie where: other labels have
+    other counts. Both in one, since those of other scenes differ anyway.
+    """
+    names = "\n".join(source.name for source in seen.sources)
     counts = hashlib.sha256()
-    for seen in (*trained, *judged):
-        counts.update(seen.counts.tobytes())
-    return kept | {"scenes.labels": counts.hexdigest()[:12]}
-
-
-def _digest(names: Sequence[str]) -> str:
-    """Tell one list of names from another in few characters."""
-    text = "\n".join(names)
-    return f"{len(names)} scenes, {hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    for scene in seen.scenes:
+        counts.update(scene.counts.tobytes())
+    named = hashlib.sha256(names.encode()).hexdigest()[:12]
+    return f"{len(seen.sources)} scenes, {named}, labels {counts.hexdigest()[:12]}"
 
 
 def _flatten(value: object, key: str) -> Iterator[tuple[str, object]]:

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from geoseg.errors import GeosegError
 from geoseg.training.config import LoopConfig
+from geoseg.training.progress import heard
 
 
 class ChipSource(Protocol):
@@ -36,6 +37,8 @@ class StepBatch(NamedTuple):
     """(B, C, side, side), float32 in 0..1."""
     labels: Tensor
     """(B, side, side), int64."""
+    notes: Sequence[str] = ()
+    """What was warned of while they were cut, perhaps in a process of the loader's."""
 
 
 class StepBatches(Dataset[StepBatch]):
@@ -76,19 +79,23 @@ class StepBatches(Dataset[StepBatch]):
 
 
 class _Carried(Dataset["StepBatch | GeosegError"]):
-    """Returns errors instead of raising them.
+    """Returns errors instead of raising them, and what would be warned of.
 
-    A loader would make many lines of one that a process of its own raises.
+    A loader would make many lines of an error that a process of its own raises, and
+    what that warns of goes past whoever listens here.
     """
 
     def __init__(self, batches: StepBatches) -> None:
         self.batches = batches
 
     def __getitem__(self, step: int) -> StepBatch | GeosegError:
+        notes: list[str] = []
         try:
-            return self.batches[step]
+            with heard(notes.append):
+                batch = self.batches[step]
         except GeosegError as error:
             return error
+        return batch._replace(notes=tuple(notes))
 
 
 class _Remaining(Sampler[int]):

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Mask2FormerForUniversalSegmentation
 
-from geoseg.errors import GeosegError, TrainingError
+from geoseg.errors import ConfigError, GeosegError, TrainingError
 from geoseg.models.backbone import ViTAdapterBackbone
 from geoseg.models.checkpoint import checkpoint_payload
 from geoseg.models.presets import DECLARATION
+from geoseg.training.agreement import agree, gathered
 from geoseg.training.average import start_average, update_average
 from geoseg.training.batches import (
     ChipSource,
@@ -92,6 +93,19 @@ class SegmentationModule(LightningModule):
         self.average.eval()
         return self
 
+    def on_fit_start(self) -> None:
+        """Check that all processes train on the same.
+
+        Raises:
+            ConfigError: They do not.
+        """
+        recipes = gathered(self.trainer, self.recipe)
+        if any(recipe != recipes[0] for recipe in recipes):
+            raise ConfigError(
+                "the processes of this training found different scenes or labels; see "
+                "that all of them can read all files, and start it again"
+            )
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW over what is trained."""
         encoder = self.model.model.pixel_level_module.encoder
@@ -121,7 +135,9 @@ class SegmentationModule(LightningModule):
             SceneError: A scene cannot be read.
         """
         if isinstance(batch, GeosegError):
-            raise batch
+            agree(self.trainer, batch, ())
+            raise batch  # which `agree` has done
+        agree(self.trainer, None, batch.notes)
         optimizer = cast(torch.optim.Optimizer, self.optimizers())
         optimizer.zero_grad(set_to_none=True)
         terms = self.backward_all(batch)

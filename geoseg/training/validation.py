@@ -22,6 +22,7 @@ from geoseg.evaluation.metrics import measure
 from geoseg.grid import Grid, Window
 from geoseg.inference import Predictor, PredictorConfig, TileInput
 from geoseg.tiling import TileGrid, default_stride
+from geoseg.training.agreement import agree
 from geoseg.training.checkpoints import BEST
 from geoseg.training.progress import Score
 from geoseg.types import ModelSpec, OnError
@@ -221,17 +222,20 @@ class Validation(Callback):
         )
         predictor = Predictor(average, self.spec, config)
         stride = default_stride(self.spec.tile_size, self.spec.patch_size)
-        confusion, failed = np.zeros(self._size, np.int64), 0
+        confusion = np.zeros(self._size, np.int64)
+        failures: list[SceneError] = []
         # Devices share the scenes.
         for scene in self.scenes[trainer.global_rank :: trainer.world_size]:
             try:
                 confusion += self._score_scene(predictor, scene, step, stride)
             except SceneError as error:
+                failures.append(error)
                 if self.on_bad == "fail":
-                    raise
-                warnings.warn(str(error), GeosegWarning, stacklevel=2)
-                failed += 1
-        tally = torch.from_numpy(np.append(confusion, failed))
+                    break
+        if failures and self.on_bad == "fail":
+            agree(trainer, failures[0], ())
+        agree(trainer, None, [str(failure) for failure in failures])
+        tally = torch.from_numpy(np.append(confusion, len(failures)))
         sums: Tensor = trainer.strategy.reduce(
             tally.to(trainer.strategy.root_device), reduce_op="sum"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import warnings
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,13 @@ from geoseg.cli import display, train_progress
 from geoseg.cli.train import EPILOG
 from geoseg.cli.train_progress import TrainingProgress
 from geoseg.config import combinations, compose, convert
-from geoseg.errors import ConfigError, OutputError, SceneError, TrainingError
+from geoseg.errors import (
+    ConfigError,
+    GeosegWarning,
+    OutputError,
+    SceneError,
+    TrainingError,
+)
 from geoseg.pipelines.train import TrainConfig, Trained
 from geoseg.training.fit import Outcome
 from geoseg.training.progress import Listener, Score
@@ -197,6 +204,38 @@ def test_training_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     result = geoseg("train", *HERE)
     assert result.exit_code == 2
     assert "pip install 'geoseg[train]'" in result.stderr
+
+
+def test_warnings_are_said_once_as_notes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(config: TrainConfig, _: Listener) -> Trained:
+        for text in ("a is left out: it is cut short", "no pixel is road") * 2:
+            warnings.warn(text, GeosegWarning, stacklevel=1)
+        warnings.warn("some library's", UserWarning, stacklevel=1)
+        return Trained(config.out / "model", Outcome(4, None, None))
+
+    monkeypatch.setattr("geoseg.pipelines.train.run", run)
+    result = geoseg("train", *HERE)
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.splitlines() == [
+        "Note: a is left out: it is cut short",
+        "Note: no pixel is road",
+    ]
+    swept = geoseg("train", *HERE, "--multirun", "--set", "train.seed=0,1")
+    assert swept.stderr.count("Note: no pixel is road") == 2
+    assert geoseg("train", *HERE, "-q").stderr == ""
+
+
+def test_processes_after_the_first_one_say_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def run(config: TrainConfig) -> Trained:
+        warnings.warn("a is left out", GeosegWarning, stacklevel=1)
+        raise TrainingError("the loss is nan")
+
+    monkeypatch.setattr("geoseg.pipelines.train.run", run)
+    monkeypatch.setattr("geoseg.pipelines.train.is_first_process", lambda: False)
+    result = geoseg("train", *HERE, "-v")
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", "")
 
 
 def test_training_tells_its_loss_and_its_scores(

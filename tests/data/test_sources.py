@@ -20,6 +20,7 @@ from geoseg.data.chips import ChipConfig, chip_sampler
 from geoseg.data.config import DataConfig
 from geoseg.data.labelled import IGNORE
 from geoseg.data.sources import open_split
+from geoseg.data.survey import survey
 from geoseg.errors import ConfigError, GeosegWarning, SceneError
 
 
@@ -64,10 +65,10 @@ def test_real_loveda(shared_data: Path) -> None:
             rasterio.open(root / f"masks_png/{scene.name}.png") as mask,
         ):
             np.testing.assert_array_equal(labels, mask.read(1) - np.uint8(1))
+    data = recipe("loveda", root)
     with pytest.warns(GeosegWarning, match="no pixel of the training scenes is barren"):
-        sampler = chip_sampler(
-            split.train, recipe("loveda", root), ChipConfig(size=128)
-        )
+        seen = survey(split.train, data)
+    sampler = chip_sampler(seen, data, ChipConfig(size=128))
     images, labels_drawn = sampler.batch(0, 0, 4, 128)
     assert images.shape == (4, 3, 128, 128)
     assert set(labels_drawn.unique().tolist()) <= {0, 1, 2, 3, 5, 6}
@@ -145,7 +146,9 @@ def test_only_the_parts_asked_for_are_opened(tmp_path: Path) -> None:
 
 def sampler_of(root: Path, **changes: Any) -> Any:  # noqa: ANN401
     config = labelled_files.data(root, **changes)
-    return chip_sampler(open_split(config).train, config, ChipConfig(size=16))
+    return chip_sampler(
+        survey(open_split(config).train, config), config, ChipConfig(size=16)
+    )
 
 
 def test_scenes_without_any_label_are_refused(tmp_path: Path) -> None:
@@ -210,7 +213,8 @@ def test_scenes_finer_than_asked_for_are_reduced_as_segment_does(
     for resolution, pixels in ((2.0, 80), (0.6, 20)):
         config = labelled_files.data(tmp_path, resolution=resolution)
         with pytest.warns(GeosegWarning, match="land or road"):
-            sampler = chip_sampler(open_split(config).train, config, plain)
+            seen = survey(open_split(config).train, config)
+        sampler = chip_sampler(seen, config, plain)
         images, _ = sampler.batch(0, 0, 8, 20)
         spans = (images.amax((1, 2, 3)) - images.amin((1, 2, 3))) * 255
         # UTM is a 2500th off the ground here; half a step at each end is blurred.
@@ -225,12 +229,12 @@ def test_scenes_too_small_for_the_range_of_magnification_are_told(
     labelled_files.save(tmp_path / "images/l.png", labelled_files.image_of(mask))
     labelled_files.save(tmp_path / "masks/l.png", mask)
     config = labelled_files.data(tmp_path)
-    scenes = open_split(config).train
+    seen = survey(open_split(config).train, config)
     told = (
         r"2 of 3 training scenes \(s0, s1\) are less than 50 pixels wide or high, "
         r".* set chips\.size to 80 or less"
     )
     with pytest.warns(GeosegWarning, match=told) as warned:
-        chip_sampler(scenes, config, ChipConfig(size=100, scale=(0.5, 2.0)))
+        chip_sampler(seen, config, ChipConfig(size=100, scale=(0.5, 2.0)))
     assert len(warned) == 1
-    chip_sampler(scenes, config, ChipConfig(size=80, scale=(0.5, 2.0)))
+    chip_sampler(seen, config, ChipConfig(size=80, scale=(0.5, 2.0)))

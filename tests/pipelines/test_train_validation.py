@@ -193,3 +193,20 @@ def test_scenes_of_another_resolution_are_told_of_before_training(
     with pytest.raises(SceneError, match=r"two is smaller .*; leave it out"):
         run(dataclasses.replace(config, data=data), heard)
     assert not heard.steps
+
+
+def test_a_run_that_lost_a_scene_says_so_when_it_goes_on(tmp_path: Path) -> None:
+    split = {"train": ["a"], "validation": ["b", "c"]}
+    patterns = write_pairs(tmp_path, ["a", "b", "c"])
+    config = configuration(tmp_path, split=split, layout="pairs", on_bad="skip")
+    config = dataclasses.replace(
+        config, data=dataclasses.replace(config.data, **patterns)
+    )
+    run(config)
+    image = config.data.root / "images" / "c.png"
+    image.write_bytes(image.read_bytes()[:-200])
+    with (
+        pytest.warns(GeosegWarning, match=r"^c is left out"),
+        pytest.raises(ConfigError, match=r"\(scenes\.validation is '1 .* was '2 \S+"),
+    ):
+        run(config)

@@ -17,6 +17,7 @@ from geoseg.config import compose, convert, override
 from geoseg.data.chips import chip_sampler
 from geoseg.data.labelled import LabelledScene
 from geoseg.data.sources import open_split
+from geoseg.data.survey import survey
 from geoseg.models.export import declare
 from geoseg.models.segmenter import build_mask2former
 from geoseg.pipelines.train import TrainConfig
@@ -62,7 +63,7 @@ def test_four_chips_are_learned_by_heart(tmp_path: Path, shared_data: Path) -> N
     plain = compose("train-builtin", [override("data.root", str(root))])
     config = convert(plain, TrainConfig)
     split = open_split(config.data, ("train",))
-    sampler = chip_sampler(split.train, config.data, config.chips)
+    sampler = chip_sampler(survey(split.train, config.data), config.data, config.chips)
     chips = [sampler.chip((0, 0, sample), SIDE) for sample in range(4)]
     torch.manual_seed(0)
     classes = config.data.table.infos
