@@ -198,10 +198,9 @@ def test_scenes_of_another_resolution_are_told_of_before_training(
 def test_a_run_that_lost_a_scene_says_so_when_it_goes_on(tmp_path: Path) -> None:
     split = {"train": ["a"], "validation": ["b", "c"]}
     patterns = write_pairs(tmp_path, ["a", "b", "c"])
-    config = configuration(tmp_path, split=split, layout="pairs", on_bad="skip")
-    config = dataclasses.replace(
-        config, data=dataclasses.replace(config.data, **patterns)
-    )
+    config = configuration(tmp_path, split=split, layout="pairs")
+    data = dataclasses.replace(config.data, **patterns, on_bad="skip")
+    config = dataclasses.replace(config, data=data)
     run(config)
     image = config.data.root / "images" / "c.png"
     image.write_bytes(image.read_bytes()[:-200])
