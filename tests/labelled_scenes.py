@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from geoseg.data.labelled import IGNORE, LabelledPixels, LabelledScene
-from geoseg.grid import Grid, Window
+from geoseg.data.labelled import IGNORE
 
 CLASSES = ("water", "land", "road")
 COLORS = ((0, 0, 255), (128, 128, 0), (255, 255, 0))
@@ -71,24 +69,3 @@ def write(root: Path, scenes: Sequence[str], *, side: int = 48) -> Path:
 def to_hex(color: tuple[int, int, int]) -> str:
     """Write a colour as HTML does."""
     return f"#{bytes(color).hex()}"
-
-
-class PlacedScene:
-    """A scene in memory that has a place on the Earth; remembers what is read of it."""
-
-    def __init__(self, scene: LabelledScene, grid: Grid) -> None:
-        self.name, self.path, self.grid, self.scale = scene.name, None, grid, 255.0
-        self._scene = scene
-        self.windows: list[Window] = []
-
-    def read(self, window: Window) -> LabelledPixels:
-        """Cut a window out."""
-        self.windows.append(window)
-        return self._scene.read(window)
-
-    def read_labels(
-        self, window: Window, unknown: Counter[str] | None = None
-    ) -> npt.NDArray[np.uint8]:
-        """Cut a window of the labels out."""
-        self.windows.append(window)
-        return self._scene.read_labels(window, unknown)

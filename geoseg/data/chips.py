@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +17,14 @@ from geoseg.data.classes import IGNORE
 from geoseg.data.config import DataConfig
 from geoseg.data.labelled import LabelledSource
 from geoseg.data.pairs import listed
-from geoseg.data.survey import SceneSurvey, Survey, survey_scene
+from geoseg.data.survey import SceneSurvey, Survey, block_at, survey_scene
 from geoseg.errors import ConfigError, GeosegWarning, SceneError
 from geoseg.grid import Grid, Window
 from geoseg.io.resolution import TOLERATED_RATIO
 from geoseg.types import OnError
 
 _TRIES = 8
-"""Places looked at for a chip with labels."""
+"""Places looked at for a chip with labels, and least failures that end it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,17 @@ class ChipConfig:
                 raise ConfigError(f"chips.{name} is {getattr(self, name)}; use 0 to 1")
 
 
+class _Draw(NamedTuple):
+    """What a chip is cut from."""
+
+    place: int
+    """Place of the scene in the list."""
+    wanted: int | None
+    """Class that its centre is of; None: it lies anywhere."""
+    magnified: float
+    """How many times larger a pixel is shown."""
+
+
 class ChipSampler:
     """Draws batches of chips; the same (seed, step) always gives the same batch.
 
@@ -84,8 +96,8 @@ class ChipSampler:
             index: Where the classes of each scene are, if that is known already.
             resolution: Metres a pixel of a chip that is not magnified; georeferenced
                 scenes that are finer by more than 1.5 times are resampled to it.
-            on_bad: What to do about an image that cannot be read: take another one, or
-                raise.
+            on_bad: What to do about a scene that cannot be read: take another one, and
+                raise when none can, or raise at once.
 
         Raises:
             ConfigError: There is no scene.
@@ -139,44 +151,70 @@ class ChipSampler:
         return recolor(rng, image, self.config.color), labels.long()
 
     def _labelled(self, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor]:
-        """Cut a place with labels out, of its own size; where there are few, any."""
-        for tries in range(1, _TRIES + 1):
-            place, window = self._place(rng, size)
-            scene = self.scenes[place]
+        """Cut a place with labels out, of its own size; where there are few, any.
+
+        What cannot be read is warned of each time, and scenes that it is of are drawn
+        again only when there are no others.
+        """
+        tries, failures = 0, 0
+        bad: set[int] = set()
+        while True:
+            draw = self._draw(rng, bad)
+            scene = self.scenes[draw.place]
             try:
-                image, labels, _ = scene.read(window)
+                image, labels, _ = scene.read(self._window(rng, draw, size))
             except SceneError as error:
-                if self.on_bad == "fail" or tries == _TRIES:
+                failures += 1
+                bad.add(draw.place)
+                over = len(bad) == len(self.scenes)
+                if self.on_bad == "fail" or (over and failures >= _TRIES):
                     raise
+                if over:  # A file may be broken in part only.
+                    bad.clear()
                 warnings.warn(str(error), GeosegWarning, stacklevel=4)
                 continue
+            tries += 1
             if tries == _TRIES or (labels != IGNORE).any():
                 break
         pixels = np.asarray(image, np.float32) / np.float32(scene.scale)
         return torch.from_numpy(pixels), torch.from_numpy(np.array(labels))
 
-    def _place(self, rng: np.random.Generator, size: int) -> tuple[int, Window]:
-        """Draw a scene and a window of it: anywhere, or around a class drawn evenly."""
+    def _draw(self, rng: np.random.Generator, bad: Collection[int]) -> _Draw:
+        """Draw a scene, as it is or for a class drawn evenly, and a magnification.
+
+        Args:
+            rng: Where numbers come from.
+            bad: Scenes that are not wanted; not all of them.
+        """
         low, high = np.log(self.config.scale)
         magnified = float(np.exp(rng.uniform(low, high)))
+        wanted: int | None = None
+        shares = self.weights
         if len(self.present) and rng.random() < self.config.balance:
             wanted = int(rng.choice(self.present))
             shares = self._by_class[wanted]
-            place = int(rng.choice(len(shares), p=shares / shares.sum()))
-            center = self._pixel_of(rng, place, wanted)
-        else:
-            place = int(rng.choice(len(self.scenes), p=self.weights))
-            center = None
-        grid = self.scenes[place].grid
-        side = max(1, round(size * self._reduction[place] / magnified))
+        if bad:
+            good = np.isin(np.arange(len(shares)), list(bad), invert=True)
+            if not (shares * good).any():  # Only bad ones hold the class.
+                wanted, shares = None, self.weights
+            shares = shares * good
+        if wanted is not None or bad:
+            shares = shares / shares.sum()
+        return _Draw(int(rng.choice(len(shares), p=shares)), wanted, magnified)
+
+    def _window(self, rng: np.random.Generator, draw: _Draw, size: int) -> Window:
+        """Draw a window of a scene: anywhere, or around a pixel of the class."""
+        grid = self.scenes[draw.place].grid
+        side = max(1, round(size * self._reduction[draw.place] / draw.magnified))
         side = min(side, grid.height, grid.width)
-        if center is None:
+        if draw.wanted is None:
             row = int(rng.integers(0, grid.height - side + 1))
             col = int(rng.integers(0, grid.width - side + 1))
         else:
+            center = self._pixel_of(rng, draw.place, draw.wanted)
             row = min(max(center[0] - side // 2, 0), grid.height - side)
             col = min(max(center[1] - side // 2, 0), grid.width - side)
-        return place, Window(row, col, side, side)
+        return Window(row, col, side, side)
 
     def _pixel_of(
         self, rng: np.random.Generator, place: int, wanted: int
@@ -186,7 +224,8 @@ class ChipSampler:
         shares: npt.NDArray[np.float64] = (
             seen.counts[:, wanted] / seen.counts[:, wanted].sum()
         )
-        block = seen.blocks[int(rng.choice(len(shares), p=shares))]
+        number = int(rng.choice(len(shares), p=shares))
+        block = block_at(self.scenes[place].grid, number)
         labels = self.scenes[place].read_labels(block)
         found = np.flatnonzero(labels == wanted)
         row, col = divmod(int(found[int(rng.integers(len(found)))]), block.width)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,16 +13,21 @@ import numpy as np
 import numpy.typing as npt
 
 from geoseg.data.classes import IGNORE
-from geoseg.data.labelled import LabelledPixels, LabelledSource, digital_mean
+from geoseg.data.files import FileScene
+from geoseg.data.labelled import LabelledPixels, LabelledSource
 from geoseg.errors import GeosegWarning, SceneError
 from geoseg.grid import Grid, Window
 from geoseg.io.raster import pixel_factors
-from geoseg.io.resample import WindowResampler, axis_kernel, below_centres
+from geoseg.io.resample import below_centres
 from geoseg.io.resolution import TOLERATED_RATIO, processed_grid
 from geoseg.types import ModelSpec, OnError
 
-_STRIP_PIXELS = 1 << 22
-"""Most source pixels that are read at a time, but for a window of a row."""
+_STRIP_PIXELS = 1 << 24
+"""Most labels that are read at a time, but for a window of a row: few reads, as each
+begins a PNG at its top."""
+
+_BLOCK = 512
+"""Rows that a file's blocks mostly have, or a part of them, pixels."""
 
 
 def as_processed(scene: LabelledSource, spec: ModelSpec) -> LabelledSource:
@@ -32,7 +38,7 @@ def as_processed(scene: LabelledSource, spec: ModelSpec) -> LabelledSource:
         spec: What the model declares.
 
     Returns:
-        The scene itself, unless it is much finer than the model.
+        The scene itself, unless it is a file that is much finer than the model.
 
     Raises:
         SceneError: It is smaller than a pixel of the model's.
@@ -41,24 +47,26 @@ def as_processed(scene: LabelledSource, spec: ModelSpec) -> LabelledSource:
         GeosegWarning: It is much coarser than the model.
     """
     ground, wanted = scene.grid.ground_resolution(), spec.resolution
-    if ground is None or wanted is None:
+    if ground is None or wanted is None or not isinstance(scene, FileScene):
         return scene
-    if wanted > ground * max(scene.grid.shape):
-        raise SceneError(
-            f"{scene.name} is smaller than one pixel of {wanted:g} m, which "
-            "data.resolution asks for; leave it out (data.leave_out), or train at a "
-            "finer resolution"
-        )
-    if ground > wanted * TOLERATED_RATIO:
+    # In the order of `processed_grid`: what runs as it is may be of any size.
+    ratio = wanted / ground
+    if ratio < 1 / TOLERATED_RATIO:
         warnings.warn(
             f"{scene.name} has pixels of {ground:.3g} m and data.resolution is "
             f"{wanted:.3g} m: scores may be poor; use a finer image",
             GeosegWarning,
             stacklevel=2,
         )
+    if ratio <= TOLERATED_RATIO:
         return scene
-    grid = processed_grid(scene.grid, spec, "auto", scene.name)
-    return scene if grid == scene.grid else CoarserScene(scene, grid, spec.mean)
+    if ratio > max(scene.grid.shape):
+        raise SceneError(
+            f"{scene.name} is smaller than one pixel of {wanted:g} m, which "
+            "data.resolution asks for; leave it out (data.leave_out), or train at a "
+            "finer resolution"
+        )
+    return CoarserScene(scene, processed_grid(scene.grid, spec, "auto", scene.name))
 
 
 def on_processed_grids(
@@ -86,18 +94,16 @@ def on_processed_grids(
 
 @dataclass(frozen=True, slots=True)
 class CoarserScene:
-    """A `LabelledSource` with larger pixels than another has, made window by window.
+    """A `LabelledSource` with larger pixels than its file has, made window by window.
 
     A pixel of the image is the mean of those with data that it covers, as in
-    production; its label is that of its centre. Neither depends on the window it is
-    read in.
+    production; its label is that of its centre, whatever hides that pixel of the image,
+    as in evaluation. Neither depends on the window it is read in.
     """
 
-    source: LabelledSource
+    source: FileScene
     grid: Grid
     """Larger pixels from the same corner on."""
-    mean: tuple[float, ...]
-    """Mean per band, 0..1: what stands where there is no data."""
 
     @property
     def name(self) -> str:
@@ -114,69 +120,57 @@ class CoarserScene:
         """Digital number that means 1.0."""
         return self.source.scale
 
-    def read(self, window: Window) -> LabelledPixels:
+    def read(
+        self, window: Window, unknown: Counter[str] | None = None
+    ) -> LabelledPixels:
         """Read a window, float32 digital numbers and labels."""
-        source = self.source.grid
-        along, across = pixel_factors(source, self.grid)
-        rows = axis_kernel(window.row, window.row_stop, along, source.height)
-        cols = axis_kernel(window.col, window.col_stop, across, source.width)
-        resampler: WindowResampler | None = None
-        labels = np.full((window.height, window.width), IGNORE, np.uint8)
-        width = cols.stop - cols.start
-        for row, height in _strips(rows.start, rows.stop, width):
-            strip = Window(row, cols.start, height, width)
-            values, marks, there = self.source.read(strip)
-            resampler = resampler or WindowResampler(rows, cols, len(values))
-            resampler.add(row, values, there)
-            self._pick(marks, strip, window, labels)
-        assert resampler is not None, "windows are not empty"
-        image, valid = resampler.result()
-        fill = digital_mean(self.mean, self.scale, image.dtype)
-        image[:, ~valid] = fill[:, None]
+        labels = self.read_labels(window, unknown)
+        values, valid = self.source.read_image(window, self.grid)
         labels[~valid] = IGNORE
-        return LabelledPixels(image, labels, valid)
+        return LabelledPixels(values, labels, valid)
 
     def read_labels(
         self, window: Window, unknown: Counter[str] | None = None
     ) -> npt.NDArray[np.uint8]:
-        """Read labels only."""
-        labels = np.full((window.height, window.width), IGNORE, np.uint8)
-        rows, cols = self._centres(window)
-        start, width = int(cols[0]), int(cols[-1] - cols[0]) + 1
-        for row, height in _strips(int(rows[0]), int(rows[-1]) + 1, width):
-            strip = Window(row, start, height, width)
-            marks = self.source.read_labels(strip, unknown)
-            self._pick(marks, strip, window, labels)
-        return labels
+        """Read labels only.
 
-    def _pick(
-        self,
-        marks: npt.NDArray[np.uint8],
-        strip: Window,
-        window: Window,
-        labels: npt.NDArray[np.uint8],
-    ) -> None:
-        """Fill in the labels of a window whose centres lie in a strip of the source."""
-        rows, cols = self._centres(window)
-        inside = (rows >= strip.row) & (rows < strip.row_stop)
-        labels[inside] = marks[np.ix_(rows[inside] - strip.row, cols - strip.col)]
-
-    def _centres(
-        self, window: Window
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Return the rows and columns of the source where a window's centres lie."""
+        What has no meaning is found in all of the source's pixels that a window covers,
+        and counted in these.
+        """
         source = self.source.grid
         along, across = pixel_factors(source, self.grid)
-        rows = np.arange(window.row, window.row_stop)
-        cols = np.arange(window.col, window.col_stop)
-        return (
-            below_centres(rows, along, source.height),
-            below_centres(cols, across, source.width),
-        )
+        rows, start, stop = _below(window.row, window.row_stop, along, source.height)
+        cols, left, right = _below(window.col, window.col_stop, across, source.width)
+        labels = np.empty((window.height, window.width), np.uint8)
+        width = right - left
+        for row, height in _strips(start, stop, width):
+            strip = Window(row, left, height, width)
+            marks = self.source.read_labels(strip, unknown)
+            inside = (rows >= row) & (rows < row + height)
+            labels[inside] = marks[np.ix_(rows[inside] - row, cols - left)]
+        return labels
+
+
+def _below(
+    start: int, stop: int, factor: float, length: int
+) -> tuple[npt.NDArray[np.int64], int, int]:
+    """Find the source's rows, or columns, under those of a window.
+
+    Returns:
+        The ones at the centres of start..stop-1, and the first and one past the last of
+        all that they cover.
+    """
+    centres = below_centres(np.arange(start, stop), factor, length)
+    return centres, int(start * factor), min(math.ceil(stop * factor), length)
 
 
 def _strips(start: int, stop: int, width: int) -> Iterator[tuple[int, int]]:
     """Cut source rows into strips: first row and height."""
-    step = max(1, _STRIP_PIXELS // width)
-    for row in range(start, stop, step):
-        yield row, min(step, stop - row)
+    fitting = max(1, _STRIP_PIXELS // width)
+    # Ends between blocks would decode a row of blocks twice.
+    step = fitting // _BLOCK * _BLOCK or fitting
+    row = start
+    while row < stop:
+        end = min(stop, (row // step + 1) * step)
+        yield row, end - row
+        row = end

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -109,18 +109,39 @@ class FileScene:
         """Digital number that means 1.0."""
         return self.scene.scale
 
-    def read(self, window: Window) -> LabelledPixels:
+    def read(
+        self, window: Window, unknown: Counter[str] | None = None
+    ) -> LabelledPixels:
         """Read a window of image and labels."""
-        labels = self.read_labels(window)
-        with SceneReader(self.scene) as reader:
+        labels = self.read_labels(window, unknown)
+        values, valid = self.read_image(window, self.grid)
+        labels[~valid] = IGNORE
+        return LabelledPixels(values, labels, valid)
+
+    def read_image(
+        self, window: Window, grid: Grid
+    ) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.bool_]]:
+        """Read a window of the image, on its own grid or as inference resamples it.
+
+        Args:
+            window: Inside of `grid`.
+            grid: `self.grid`, or that with larger pixels from the same corner on.
+
+        Returns:
+            Digital numbers (bands, height, width), float32 when resampled, those of the
+            mean where there is no data; and where there is some (height, width).
+
+        Raises:
+            SceneError: It cannot be read.
+        """
+        with SceneReader(replace(self.scene, grid=grid)) as reader:
             pixels = reader.read(window)
         hidden = ~pixels.valid
         if hidden.any():
-            labels[hidden] = IGNORE
             # As `geoseg segment` does: the model is to learn what it will see.
             fill = digital_mean(self.mean, self.scale, pixels.values.dtype)
             pixels.values[:, hidden] = fill[:, None]
-        return LabelledPixels(pixels.values, labels, pixels.valid)
+        return pixels.values, pixels.valid
 
     def read_labels(
         self, window: Window, unknown: Counter[str] | None = None

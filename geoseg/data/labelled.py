@@ -59,11 +59,14 @@ class LabelledSource(Protocol):
     def scale(self) -> float:
         """Digital number that means 1.0."""
 
-    def read(self, window: Window) -> LabelledPixels:
+    def read(
+        self, window: Window, unknown: Counter[str] | None = None
+    ) -> LabelledPixels:
         """Read a window of image and labels.
 
         Args:
             window: Inside of the grid.
+            unknown: As for `read_labels`.
 
         Raises:
             SceneError: It cannot be read, or its labels are not in the class table.
@@ -78,6 +81,9 @@ class LabelledSource(Protocol):
             window: Inside of the grid.
             unknown: Collects the pixels of what is not in the class table, by how it is
                 written, in place of an error; they are `IGNORE` then.
+
+        Raises:
+            SceneError: They cannot be read, or are not in the class table.
         """
 
 
@@ -107,8 +113,10 @@ class LabelledScene:
         """Digital number that means 1.0."""
         return 255.0
 
-    def read(self, window: Window) -> LabelledPixels:
-        """Cut a window out."""
+    def read(
+        self, window: Window, unknown: Counter[str] | None = None
+    ) -> LabelledPixels:
+        """Cut a window out; what was unknown has been told of before."""
         rows, cols = window.slices
         labels = self.labels[rows, cols]
         return LabelledPixels(
@@ -116,9 +124,7 @@ class LabelledScene:
         )
 
     def read_labels(
-        self,
-        window: Window,
-        unknown: Counter[str] | None = None,
+        self, window: Window, unknown: Counter[str] | None = None
     ) -> npt.NDArray[np.uint8]:
         """Cut a window of the labels out; what was unknown has been told of before."""
         return self.labels[window.slices]

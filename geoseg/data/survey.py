@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geoseg.data.classes import refuse_or_warn
+from geoseg.data.coarser import CoarserScene
 from geoseg.data.config import DataConfig
 from geoseg.data.labelled import LabelledSource
 from geoseg.data.pairs import listed
@@ -24,8 +25,8 @@ BLOCK = 512
 _ONE_BLOCK = 1 << 20
 """Scenes of at most so many pixels are one block: a PNG is decoded from its top."""
 
-_STRIP = 32
-"""Blocks that are read at a time, side by side: each read begins a PNG at its top."""
+_STRIP_PIXELS = 1 << 24
+"""Most pixels that are read at a time: few reads, as each begins a PNG at its top."""
 
 Looked = Callable[[int, int], None]
 """Called with the pixels that were looked at, and with how many there are."""
@@ -35,9 +36,8 @@ Looked = Callable[[int, int], None]
 class SceneSurvey:
     """Where the classes of one scene are."""
 
-    blocks: tuple[Window, ...]
-    counts: npt.NDArray[np.int64]
-    """Pixels of each class by block, shape (blocks, classes)."""
+    counts: npt.NDArray[np.int32]
+    """Pixels of each class by block, see `block_at`, shape (blocks, classes)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def survey(
         config: What labels mean, and what to do about bad ones.
         part: What the scenes are for, in messages.
         looked: Hears how far it is.
-        images: Whether to read the images, too.
+        images: Whether to read the images, too: see `survey_scene`.
 
     Raises:
         ConfigError: No scene is left, or none has a label.
@@ -85,19 +85,19 @@ def survey(
     unknown: Counter[str] = Counter()
     guilty: list[str] = []
     kept: list[tuple[LabelledSource, SceneSurvey]] = []
+    first: SceneError | None = None
     total, before = sum(map(_area, sources)), 0
     for source in sources:
         found: Counter[str] = Counter()
         tell = partial(_tell, looked, before, total)
         before += _area(source)
         try:
-            seen = survey_scene(source, len(config.classes), found, tell)
-            # With labels that are an error anyway, all of them are to be told of.
-            if images and not (found and config.unknown == "fail"):
-                _read_image(source)
+            seen = survey_scene(source, len(config.classes), found, tell, images=images)
+            found = _counted_on_file(source, found)
         except SceneError as error:
             if config.on_bad == "fail":
                 raise
+            first = first or error
             warnings.warn(
                 f"{source.name} is left out: {error}", GeosegWarning, stacklevel=2
             )
@@ -106,15 +106,38 @@ def survey(
         guilty += [source.name] if found else []
         kept.append((source, seen))
     if not kept:
-        raise ConfigError(
-            f"there is no {part} scene whose labels can be read; check data.split"
-        )
+        raise ConfigError(_nothing_left(len(sources), part, first))
     where = f"the labels of {listed(guilty)}"
-    pixels = sum(_area(source) for source, _ in kept)
+    pixels = sum(_area(_on_file(source)) for source, _ in kept)
     refuse_or_warn(config.unknown, unknown, pixels, where)
     result = Survey(tuple(s for s, _ in kept), tuple(seen for _, seen in kept))
     _tell_empty(result, config, part)
     return result
+
+
+def _on_file(source: LabelledSource) -> LabelledSource:
+    """Return a scene on its file's own grid: there labels without a meaning count."""
+    return source.source if isinstance(source, CoarserScene) else source
+
+
+def _counted_on_file(source: LabelledSource, found: Counter[str]) -> Counter[str]:
+    """Count what has no meaning again where windows counted pixels in part or twice."""
+    own = _on_file(source)
+    if not found or own is source:
+        return found
+    counted: Counter[str] = Counter()
+    for strip in _strips(own.grid):
+        own.read_labels(strip, counted)
+    return counted
+
+
+def _nothing_left(count: int, part: str, first: SceneError | None) -> str:
+    if first is None:
+        return (
+            f"there is no {part} scene; check data.split, data.leave_out and the "
+            "warnings about what was left out"
+        )
+    return f"none of the {count} {part} scenes can be used; the first: {first}"
 
 
 def _area(source: LabelledSource) -> int:
@@ -131,6 +154,8 @@ def survey_scene(
     num_classes: int,
     unknown: Counter[str] | None = None,
     looked: Callable[[int], None] | None = None,
+    *,
+    images: bool = False,
 ) -> SceneSurvey:
     """Count the classes of one scene by block.
 
@@ -139,51 +164,63 @@ def survey_scene(
         num_classes: Classes that labels have.
         unknown: Takes what has no meaning, by pixels; None: that is an error.
         looked: Called with the pixels that were looked at.
+        images: Whether to read the image, too: labels then count where it holds data
+            only. Without, all do, as reading an archive's images takes long.
 
     Raises:
-        SceneError: Labels cannot be read, or have no meaning.
+        SceneError: Labels, or the image, cannot be read, or labels have no meaning.
     """
-    blocks: list[Window] = []
-    counts = []
+    height, width = _block_shape(source.grid)
+    down, across = -(-source.grid.height // height), -(-source.grid.width // width)
+    counts = np.zeros((down, across, num_classes), np.int32)
     done = 0
     for strip in _strips(source.grid):
-        labels = source.read_labels(strip, unknown)
-        for block in _blocks(source.grid, strip):
-            part = labels[:, block.col - strip.col : block.col_stop - strip.col]
-            counts.append(np.bincount(part.ravel(), minlength=256)[:num_classes])
-            blocks.append(block)
+        if images:
+            labels = source.read(strip, unknown).labels
+        else:
+            labels = source.read_labels(strip, unknown)
+        for row in range(0, strip.height, height):
+            for col in range(0, strip.width, width):
+                part = labels[row : row + height, col : col + width]
+                found = np.bincount(part.ravel(), minlength=256)[:num_classes]
+                counts[(strip.row + row) // height, (strip.col + col) // width] = found
         done += labels.size
         if looked is not None:
             looked(done)
-    return SceneSurvey(tuple(blocks), np.array(counts, np.int64))
+    return SceneSurvey(counts.reshape(-1, num_classes))
 
 
-def _read_image(source: LabelledSource) -> None:
-    for strip in _strips(source.grid):
-        source.read(strip)
+def block_at(grid: Grid, number: int) -> Window:
+    """Return a block of a scene by its number, which goes row by row.
+
+    Args:
+        grid: The scene's.
+        number: 0 and up, as in `SceneSurvey.counts`.
+    """
+    height, width = _block_shape(grid)
+    row, col = divmod(number, -(-grid.width // width))
+    block = Window(row * height, col * width, height, width)
+    inside = block.intersection(grid.whole)
+    assert inside is not None, f"block {number} lies outside {grid.shape}"
+    return inside
+
+
+def _block_shape(grid: Grid) -> tuple[int, int]:
+    """Return height and width of a scene's blocks; a small scene is one."""
+    if grid.height * grid.width <= _ONE_BLOCK:
+        return grid.shape
+    return BLOCK, BLOCK
 
 
 def _strips(grid: Grid) -> Iterator[Window]:
-    """Cover a grid with what is read at a time."""
-    if _is_small(grid):
-        yield grid.whole
-        return
-    width = BLOCK * _STRIP
-    for row in range(0, grid.height, BLOCK):
-        for col in range(0, grid.width, width):
-            height = min(BLOCK, grid.height - row)
-            yield Window(row, col, height, min(width, grid.width - col))
-
-
-def _is_small(grid: Grid) -> bool:
-    return grid.height * grid.width <= _ONE_BLOCK
-
-
-def _blocks(grid: Grid, strip: Window) -> Iterator[Window]:
-    """Cut a strip into blocks; a small scene is one block."""
-    side = strip.width if _is_small(grid) else BLOCK
-    for col in range(strip.col, strip.col_stop, side):
-        yield Window(strip.row, col, strip.height, min(side, strip.col_stop - col))
+    """Cover a grid with what is read at a time: whole blocks, top down."""
+    height, width = _block_shape(grid)
+    wide = min(max(1, _STRIP_PIXELS // (height * width)) * width, grid.width)
+    high = max(1, _STRIP_PIXELS // (height * wide)) * height
+    for row in range(0, grid.height, high):
+        for col in range(0, grid.width, wide):
+            rows = min(high, grid.height - row)
+            yield Window(row, col, rows, min(wide, grid.width - col))
 
 
 def _tell_empty(result: Survey, config: DataConfig, part: str) -> None:

@@ -194,7 +194,9 @@ class Validation(Callback):
                 self.seen.validated(score_of(counts, step), best=False)
             return
         score = score_of(counts, step)
-        better = self.improved = score.miou > self.best["miou"] + _GAIN
+        # Without a pixel that counts the score is 0, which is no score.
+        gain = score.miou > self.best["miou"] + _GAIN
+        better = self.improved = bool(counts.any()) and gain
         self.misses = 0 if better else self.misses + 1
         if better:
             self.best = {"step": step, "miou": score.miou}

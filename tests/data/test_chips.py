@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+from collections import Counter
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,8 +17,14 @@ from hypothesis import strategies as st
 from geoseg.data import survey
 from geoseg.data.augment import recolor
 from geoseg.data.chips import ChipConfig, ChipSampler
-from geoseg.data.labelled import IGNORE, LabelledScene
-from geoseg.errors import ConfigError
+from geoseg.data.labelled import (
+    IGNORE,
+    LabelledPixels,
+    LabelledScene,
+    LabelledSource,
+)
+from geoseg.errors import ConfigError, GeosegWarning, SceneError
+from geoseg.grid import Window
 
 PLAIN = ChipConfig(scale=(1.0, 1.0), color=0.0, balance=0.0)
 
@@ -166,26 +174,14 @@ def test_a_rare_class_is_looked_for_in_all_scenes() -> None:
     assert float((drawn == 1).flatten(1).any(1).float().mean()) > 0.3
 
 
-def test_every_pixel_of_large_scenes_is_looked_at_by_strips(
+def test_a_class_is_found_in_whatever_block_it_lies(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(survey, "BLOCK", 32)
     monkeypatch.setattr(survey, "_ONE_BLOCK", 32 * 32)
-    monkeypatch.setattr(survey, "_STRIP", 3)
     labels = np.random.default_rng(0).integers(0, 3, (300, 200)).astype(np.uint8)
     labels[299, 199] = 3
     scene = LabelledScene("large", np.zeros((3, 300, 200), np.uint8), labels)
-    looked: list[int] = []
-    seen = survey.survey_scene(scene, 4, looked=looked.append)
-    # A read begins a PNG at its top: 96 + 96 + 8 pixels across, ten rows of them.
-    assert len(looked) == 3 * 10
-    assert looked[-1] == labels.size
-    covered = np.zeros(labels.shape, np.int64)
-    for block, counts in zip(seen.blocks, seen.counts, strict=True):
-        covered[block.slices] += 1
-        assert max(block.height, block.width) <= 32
-        assert counts.tolist() == [(labels[block.slices] == k).sum() for k in range(4)]
-    assert (covered == 1).all()
     _, drawn = sampler(scene, classes=4, balance=1.0).batch(0, 0, 30, 16)
     assert (drawn == 3).any()
 
@@ -265,3 +261,93 @@ def test_pixels_above_their_scale_stay_above_it() -> None:
     changed = recolor(np.random.default_rng(0), image, 0.1)
     assert changed[:, 1, 2].min() > 1.5
     assert changed[:, 0, 0].max() < 0.6
+
+
+class Broken:
+    """A scene that cannot be read in part: its image, its labels, or where asked."""
+
+    def __init__(
+        self, name: str, label: int, *, rows: int = 0, labels_too: bool = False
+    ) -> None:
+        labels = np.full((40, 40), label, np.uint8)
+        image = np.full((3, 40, 40), 9, np.uint8)
+        self._scene = LabelledScene(name, image, labels)
+        self.name, self.path, self.scale = name, None, 255.0
+        self.grid = self._scene.grid
+        self.rows, self.labels_too = rows, labels_too
+        self.reads = 0
+
+    def read(
+        self, window: Window, unknown: Counter[str] | None = None
+    ) -> LabelledPixels:
+        """Fail below some rows, none at first."""
+        self.reads += 1
+        if window.row_stop > self.rows:
+            raise SceneError(f"{self.name} cannot be read")
+        return self._scene.read(window, unknown)
+
+    def read_labels(
+        self, window: Window, unknown: Counter[str] | None = None
+    ) -> npt.NDArray[np.uint8]:
+        """Fail once labels were looked at."""
+        if self.labels_too and self.rows == 0:
+            raise SceneError(f"the mask of {self.name} cannot be read")
+        return self._scene.read_labels(window, unknown)
+
+
+def skipping(*scenes: LabelledSource, balance: float = 0.5) -> ChipSampler:
+    config = dataclasses.replace(PLAIN, balance=balance)
+    index = [
+        survey.SceneSurvey(
+            np.bincount(np.array([int(scene.name)]), minlength=3)[None].astype(np.int32)
+        )
+        for scene in scenes
+    ]
+    return ChipSampler(scenes, 3, config, index=index, on_bad="skip")
+
+
+def whole(name: str, label: int) -> LabelledScene:
+    return LabelledScene(
+        name, np.zeros((3, 40, 40), np.uint8), np.full((40, 40), label, np.uint8)
+    )
+
+
+@pytest.mark.parametrize("labels_too", [False, True])
+def test_a_scene_that_breaks_gives_way_to_others_for_good(labels_too: bool) -> None:
+    scenes: list[LabelledSource] = [Broken("0", 0, labels_too=labels_too)]
+    scenes.append(whole("1", 1))
+    source = skipping(*scenes)
+    with pytest.warns(GeosegWarning, match="0 cannot be read"):
+        _, drawn = source.batch(0, 0, 300, 8)
+    # Also where it is the only one that holds what was wanted.
+    assert (drawn == 1).all()
+    bad = dataclasses.replace(source.config, balance=1.0)
+    failing = ChipSampler(scenes, 3, bad, index=source.index)
+    with pytest.raises(SceneError, match="0 cannot be read"):
+        failing.batch(0, 0, 20, 8)
+
+
+def test_all_others_are_tried_before_it_ends() -> None:
+    bad = [Broken(str(number % 3), number % 3) for number in range(12)]
+    with pytest.warns(GeosegWarning):
+        _, drawn = skipping(*bad, whole("1", 1)).batch(0, 0, 30, 8)
+    assert (drawn == 1).all()
+    for scene in bad:
+        scene.reads = 0
+    with (
+        pytest.warns(GeosegWarning),
+        pytest.raises(SceneError, match="cannot be read"),
+    ):
+        skipping(*bad).chip((0, 0, 0), 8)
+    assert [scene.reads for scene in bad] == [1] * 12
+
+
+def test_a_scene_that_is_broken_in_part_is_drawn_again() -> None:
+    scene = Broken("2", 2, rows=24)
+    with pytest.warns(GeosegWarning, match="2 cannot be read"):
+        _, drawn = skipping(scene, balance=0.0).batch(0, 0, 40, 8)
+    assert (drawn == 2).all()
+    scene.rows = scene.reads = 0
+    with pytest.warns(GeosegWarning), pytest.raises(SceneError):
+        skipping(scene).chip((0, 0, 0), 8)
+    assert scene.reads == 8

@@ -15,6 +15,7 @@ from PIL import Image
 from rasters import write_raster
 from trainings import Heard, configuration, write_pairs
 
+from geoseg.data.sources import open_split
 from geoseg.errors import ConfigError, GeosegWarning, SceneError
 from geoseg.models import load_model
 from geoseg.pipelines.train import run
@@ -65,7 +66,7 @@ def test_labels_of_validation_scenes_are_looked_at_before_training(
     pixels[3, 55] = (1, 2, 3)
     Image.fromarray(pixels).save(path)
     # However large it is.
-    for name, value in {"BLOCK": 16, "_ONE_BLOCK": 64, "_STRIP": 2}.items():
+    for name, value in {"BLOCK": 16, "_ONE_BLOCK": 64, "_STRIP_PIXELS": 512}.items():
         monkeypatch.setattr(f"geoseg.data.survey.{name}", value)
     heard = Heard()
     with pytest.raises(SceneError, match="#010203"):
@@ -76,7 +77,10 @@ def test_labels_of_validation_scenes_are_looked_at_before_training(
     skip = dataclasses.replace(config, data=dataclasses.replace(data, on_bad="skip"))
     with (
         pytest.warns(GeosegWarning, match="two is left out"),
-        pytest.raises(ConfigError, match="no validation scene whose labels"),
+        pytest.raises(
+            ConfigError,
+            match=r"none of the 1 validation scenes .* first: .*two\.png cannot",
+        ),
     ):
         run(skip, heard)
 
@@ -166,6 +170,52 @@ def test_a_validation_image_that_cannot_be_read_is_left_out_of_all(
     assert [str(w.message).startswith("three is left out") for w in told] == [True]
     assert trained.outcome.best_step in (2, 3)
     assert "| validated on | two |" in (trained.folder / "README.md").read_text()
+
+
+def hide(image: Path) -> None:
+    """Give a picture an alpha band that hides all of it."""
+    with Image.open(image) as picture:
+        pixels = np.array(picture)
+    clear = np.zeros(pixels.shape[:2], np.uint8)
+    Image.fromarray(np.dstack([pixels, clear])).save(image)
+
+
+def test_labels_below_images_without_data_judge_nothing(tmp_path: Path) -> None:
+    patterns = write_pairs(tmp_path, ["one", "two", "three"])
+    split = {"train": ["one"], "validation": ["two", "three"]}
+    config = configuration(tmp_path, split=split, layout="pairs")
+    config = dataclasses.replace(
+        config, data=dataclasses.replace(config.data, **patterns)
+    )
+    for name in ("two", "three"):
+        hide(config.data.root / "images" / f"{name}.png")
+    heard = Heard()
+    with pytest.raises(
+        ConfigError, match="no pixel of the validation scenes has a label"
+    ):
+        run(config, heard)
+    assert not heard.steps
+
+
+def test_a_validation_without_a_pixel_that_counts_chooses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patterns = write_pairs(tmp_path, ["one", "two"])
+    split = {"train": ["one"], "validation": ["two"]}
+    config = configuration(tmp_path, split=split, layout="pairs")
+    config = dataclasses.replace(
+        config, data=dataclasses.replace(config.data, **patterns)
+    )
+
+    def late(*arguments: Any, **options: Any) -> Outcome:  # noqa: ANN401
+        hide(config.data.root / "images" / "two.png")
+        # An alpha band is looked for when a scene is opened.
+        options["validation"].scenes = open_split(config.data).validation
+        return fit(*arguments, **options)
+
+    monkeypatch.setattr("geoseg.pipelines.train.fit", late)
+    outcome = run(config).outcome
+    assert (outcome.best_step, outcome.best_miou) == (None, None)
 
 
 @pytest.mark.parametrize(("edge", "told"), [(0.001, "smaller than"), (3.0, "poor")])

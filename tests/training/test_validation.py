@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import labelled_files
 import numpy as np
 import pytest
 import rasterio
 import tiny_models
 import torch
 from affine import Affine
-from labelled_scenes import PlacedScene
-from rasterio.crs import CRS
+from rasters import write_raster
 from torchmetrics.functional.classification import (
     multiclass_confusion_matrix,
     multiclass_jaccard_index,
@@ -28,10 +28,11 @@ from training_runs import (
 
 import geoseg
 from geoseg.data.coarser import as_processed
+from geoseg.data.files import open_file_scene
 from geoseg.data.labelled import IGNORE, LabelledSource
 from geoseg.errors import GeosegWarning, SceneError
 from geoseg.evaluation.counts import Counts, count_confusion
-from geoseg.grid import Grid, Window
+from geoseg.grid import Window
 from geoseg.inference import Predictor, PredictorConfig
 from geoseg.models import load_model, read_spec
 from geoseg.tiling import default_stride
@@ -73,18 +74,15 @@ def test_a_scene_is_predicted_as_segment_writes_it(
     folder = tiny_models.save_segmenter(tmp_path / "model", tile_size=64)
     place = Affine(edge, 0, 500000, 0, -edge, 75)
     made = made_scene("scene", side=side)
-    path = tmp_path / "scene.tif"
-    with rasterio.open(
-        path, "w", driver="GTiff", count=3, height=side, width=side, dtype="uint8",
-        transform=place, crs="EPSG:32631",
-    ) as raster:  # fmt: skip
-        raster.write(made.image)
+    path = write_raster(tmp_path / "scene.tif", made.image, transform=place)
+    ids = np.ones((side, side), np.uint8)
+    mask = write_raster(tmp_path / "mask.tif", ids, transform=place)
     geoseg.segment([path], tmp_path / "out", model=str(folder))
     with rasterio.open(tmp_path / "out" / "scene" / "classes.tif") as raster:
         written = raster.read(1)
     spec = read_spec(folder)
-    utm = CRS.from_epsg(32631).to_wkt()
-    scene = as_processed(PlacedScene(made, Grid(side, side, place, utm)), spec)
+    config = labelled_files.data(tmp_path)
+    scene = as_processed(open_file_scene("scene", path, mask, config), spec)
     predictor = Predictor(load_model(folder), spec, PredictorConfig("", "", 64))
     stride = default_stride(spec.tile_size, spec.patch_size)
     found = predict_region(predictor, scene, scene.grid.whole, stride)[2]
