@@ -63,11 +63,17 @@ def test_a_confidence_of_another_mask_is_refused(
     assert told in why_refused(tmp_path, root, masks, percent)
 
 
+def read_in_small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the scenes of these tests be more than one block."""
+    monkeypatch.setattr("geoseg.data.survey.BLOCK", 64)
+    monkeypatch.setattr("geoseg.data.survey._ONE_BLOCK", 0)
+    monkeypatch.setattr("geoseg.evaluation.scene.BLOCK", 64)
+
+
 def test_labels_are_looked_at_before_masks_are_made(
     tmp_path: Path, root: Path, masks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("geoseg.pipelines.evaluate_scenes", "geoseg.evaluation.scene"):
-        monkeypatch.setattr(f"{module}.BLOCK", 64)
+    read_in_small_blocks(monkeypatch)
     data = shutil.copytree(root, tmp_path / "data")
     labels = read_band(data / "masks" / "south.tif")
     labels[100, 120] = 77
@@ -157,8 +163,7 @@ def why_refused(
 def test_labels_of_a_scene_that_fails_are_no_labels(
     tmp_path: Path, root: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("geoseg.pipelines.evaluate_scenes", "geoseg.evaluation.scene"):
-        monkeypatch.setattr(f"{module}.BLOCK", 64)
+    read_in_small_blocks(monkeypatch)
 
     def segment(*_: object, **__: object) -> None:
         raise AssertionError("hours of segmentation")
