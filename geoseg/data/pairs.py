@@ -214,6 +214,7 @@ def _matching(root: Path, kind: _Kind) -> list[_File]:
     regex = _regex(pattern)
     open_ended = pattern.endswith("*")
     real = functools.cache(os.path.realpath)
+    top = real(root)
     found: list[tuple[int, bool, str, _File]] = []
     for file in _files(root, pattern):
         path = root / file
@@ -226,9 +227,9 @@ def _matching(root: Path, kind: _Kind) -> list[_File]:
         name = "/".join(part for part in parts if part)
         folder = real(path.parent)
         # Of paths of one length, that of the folder itself comes before links to it.
-        linked = Path(folder) != Path(real(root)) / Path(file).parent
+        linked = folder != f"{top}/{file}".rpartition("/")[0]
         one = _File(name, path, f"{folder}/{path.name}")
-        found.append((len(path.parts), linked, file, one))
+        found.append((file.count("/"), linked, file, one))
     return [one for *_, one in sorted(found, key=lambda each: each[:3])]
 
 
@@ -245,7 +246,7 @@ def _files(root: Path, pattern: str) -> Iterator[str]:
     for top in tops:
         for below in _folders(root / top):
             for file in glob.glob(_glob(after), root_dir=below):  # noqa: PTH207
-                yield (below / file).relative_to(root).as_posix()
+                yield Path(below.relative_to(root), file).as_posix()
 
 
 def _folders(top: Path) -> Iterator[Path]:

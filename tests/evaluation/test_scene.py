@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,11 +80,9 @@ def test_rasters_are_closed_whatever_comes(
 ) -> None:
     opened: list[DatasetReader] = []
 
-    @contextmanager
-    def remembered(path: str) -> Iterator[DatasetReader]:
-        with open_dataset(path) as dataset:
-            opened.append(dataset)
-            yield dataset
+    def remembered(path: str) -> DatasetReader:
+        opened.append(open_dataset(path))
+        return opened[-1]
 
     wrong = reader(tmp_path, "north-up", Affine.translation(3, 3))
     monkeypatch.setattr("geoseg.evaluation.scene.open_dataset", remembered)
