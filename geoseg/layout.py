@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 CLASSES, CONFIDENCE, SCORES = "classes.tif", "confidence.tif", "scores.tif"
 """Rasters of a scene."""
@@ -18,6 +19,9 @@ RUN_YAML, MODEL = "run.yaml", "model.json"
 
 PICTURES = "pictures"
 """Folder of what a training run shows of its predictions."""
+
+PICTURE = re.compile(r"step-\d{6,}-.+\.png")
+"""Names of the files in it: the step, and what they show."""
 
 REPORT, PAGE, COLLECTION = "report.json", "report.html", "collection.json"
 """What became of the scenes, for programs, for people, and for catalogues."""

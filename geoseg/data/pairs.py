@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import glob
+import os
 import re
 import warnings
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from geoseg.data.config import DataConfig
 from geoseg.data.files import VECTOR_SUFFIXES
 from geoseg.errors import ConfigError, GeosegWarning
-from geoseg.layout import PICTURES, PREVIEW, RESULT_RASTERS, RUN_YAML
+from geoseg.layout import PICTURE, PICTURES, RESERVED, RUN_YAML
 
 _RASTERS = (
     *(".tif", ".tiff", ".png", ".jpg", ".jpeg"),
@@ -45,8 +47,29 @@ class _Kind:
     """Path with {stem}, {folder} and *."""
     also: tuple[str, ...]
     """Extensions besides those of rasters that a final `*` may stand for."""
-    made_too: bool
-    """Whether they may be what a run of geoseg wrote."""
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file that fits a pattern."""
+
+    name: str
+    """Of its scene."""
+    path: Path
+    real: str
+    """Where it lies, whichever links to folders led there."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidates:
+    """What may be paired; of several ways to a file the shortest comes first."""
+
+    images: Mapping[str, _File]
+    """By name of the scene."""
+    labels: Mapping[str, _File]
+    """By name of the scene; empty if one file labels all."""
+    made: int
+    """Files that fit `data.images`, but that a run of geoseg wrote."""
 
 
 def find_pairs(config: DataConfig) -> list[Pair]:
@@ -64,24 +87,26 @@ def find_pairs(config: DataConfig) -> list[Pair]:
             f"data.root: {config.root} is no folder; set it to where the data are"
         )
     one_for_all = _one_for_all(config)
-    images, masks = _candidates(config, one_for_all)
+    found = _candidates(config, one_for_all)
+    images, masks = found.images, found.labels
     if not images:
         raise ConfigError(
-            f"no image matches data.images={config.images} below {config.root}; check "
-            "both"
+            f"no image matches data.images={config.images} below {config.root}"
+            f"{_aside(found.made)}; check both"
         )
     if one_for_all:
-        return [Pair(name, images[name], one_for_all) for name in sorted(images)]
-    _tell("image", "labels", images.keys() - masks.keys(), config)
-    _tell("file of labels", "image", masks.keys() - images.keys(), config)
-    both = sorted(images.keys() & masks.keys())
+        labels = _File("", one_for_all, str(one_for_all))
+        return _once((image, labels) for image in images.values())
+    both = images.keys() & masks.keys()
+    _tell("image", "labels", _alone(images, both), config)
+    _tell("file of labels", "image", _alone(masks, both), config)
     if not both:
         raise ConfigError(
             f"no image of data.images={config.images} has labels at "
             f"data.labels={config.labels} below {config.root}; {{stem}} must be the "
             "same for both"
         )
-    return [Pair(name, images[name], masks[name]) for name in both]
+    return _once((images[name], masks[name]) for name in images if name in both)
 
 
 def chosen(names: Collection[str], patterns: Iterable[str]) -> set[str]:
@@ -124,32 +149,45 @@ def _one_for_all(config: DataConfig) -> Path | None:
     return path
 
 
-def _candidates(
-    config: DataConfig, one_for_all: Path | None
-) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Return images and files of labels by name, without what is left out."""
-    # What a run wrote below `root` is no scene; masks of it may well be labels.
-    kinds = [_Kind(config.images, (), made_too=False)]
+def _candidates(config: DataConfig, one_for_all: Path | None) -> _Candidates:
+    """Return images and files of labels, without what is left out."""
+    root, made = config.root, 0
+    kinds = [_Kind(config.images, ())]
     if one_for_all is None:
-        kinds.append(_Kind(config.labels, VECTOR_SUFFIXES, made_too=True))
-    found: dict[str, dict[str, Path]] = {config.labels: {}}
+        kinds.append(_Kind(config.labels, VECTOR_SUFFIXES))
+    found: dict[str, list[_File]] = {config.labels: []}
     taken: set[Path] = set()
     # `{stem}.png` would take what `{stem}_mask.png` means: the longer one comes first.
     for kind in sorted(kinds, key=lambda kind: -len(kind.pattern)):
-        found[kind.pattern] = _by_name(config.root, kind, taken)
-        taken |= set(found[kind.pattern].values())
-    names = {name for files in found.values() for name in files}
-    for name in chosen(names, config.leave_out):
-        for files in found.values():
-            files.pop(name, None)
-    return found[config.images], found[config.labels]
+        files = [file for file in _matching(root, kind) if file.path not in taken]
+        if kind.pattern == config.images:
+            # What a run wrote below `root` is no scene.
+            own = [file for file in files if not _is_made(file.path, root)]
+            made, files = len(files) - len(own), own
+        found[kind.pattern] = files
+        taken |= {file.path for file in files}
+    names = {file.name for files in found.values() for file in files}
+    left = chosen(names, config.leave_out)
+    images, labels = (
+        [file for file in found[pattern] if file.name not in left]
+        for pattern in (config.images, config.labels)
+    )
+    asked = {file.name for file in images}
+    # Masks that a run wrote may well be labels, but it wrote them for no other image.
+    labels = [
+        file for file in labels if file.name in asked or not _is_made(file.path, root)
+    ]
+    return _Candidates(
+        _by_name(config.images, images), _by_name(config.labels, labels), made
+    )
 
 
 def _is_made(path: Path, root: Path) -> bool:
     """Tell whether a file is what geoseg writes into the folder of a run."""
-    result = path.name in (*RESULT_RASTERS, PREVIEW)
+    result = path.name in RESERVED
+    picture = path.parent.name == PICTURES and PICTURE.fullmatch(path.name) is not None
     for folder in path.parents:
-        inside = result or path.is_relative_to(folder / PICTURES)
+        inside = result or (picture and folder == path.parent.parent)
         if inside and (folder / RUN_YAML).is_file():
             return True
         if folder == root:
@@ -157,14 +195,16 @@ def _is_made(path: Path, root: Path) -> bool:
     return False
 
 
-def _by_name(root: Path, kind: _Kind, taken: Collection[Path]) -> dict[str, Path]:
-    """Return the files that fit a pattern by the name of their scene.
+def _aside(made: int) -> str:
+    """Say how many files a run wrote that would be images else."""
+    if not made:
+        return ""
+    files = "1 file" if made == 1 else f"{made} files"
+    return f", apart from {files} that geoseg wrote there beside a {RUN_YAML}"
 
-    Args:
-        root: Folder that the pattern is relative to.
-        kind: The pattern, and what may fit it.
-        taken: Files that are something else.
-    """
+
+def _matching(root: Path, kind: _Kind) -> list[_File]:
+    """Return the files that fit a pattern, those with the shortest paths first."""
     pattern = kind.pattern
     if pattern.count("{stem}") != 1 or Path(pattern).is_absolute():
         raise ConfigError(
@@ -172,28 +212,94 @@ def _by_name(root: Path, kind: _Kind, taken: Collection[Path]) -> dict[str, Path
             "with one {stem} in it"
         )
     regex = _regex(pattern)
-    found: dict[str, Path] = {}
-    # Not by Path.glob, which does not follow links to folders.
-    names = glob.glob(_glob(pattern), root_dir=root, recursive=True)  # noqa: PTH207
-    for file in sorted(names):
+    open_ended = pattern.endswith("*")
+    real = functools.cache(os.path.realpath)
+    top = real(root)
+    found: list[tuple[int, bool, str, _File]] = []
+    for file in _files(root, pattern):
         path = root / file
-        match = regex.fullmatch(Path(file).as_posix())
-        open_ended = pattern.endswith("*")
-        if match is None or path in taken or not path.is_file():
+        match = regex.fullmatch(file)
+        if match is None or not path.is_file():
             continue
         if open_ended and path.suffix.lower() not in (*_RASTERS, *kind.also):
             continue
-        if not kind.made_too and _is_made(path, root):
-            continue
         parts = [match.groupdict().get("folder"), match["stem"]]
         name = "/".join(part for part in parts if part)
-        if name in found:
+        folder = real(path.parent)
+        # Of paths of one length, that of the folder itself comes before links to it.
+        linked = folder != f"{top}/{file}".rpartition("/")[0]
+        one = _File(name, path, f"{folder}/{path.name}")
+        found.append((file.count("/"), linked, file, one))
+    return [one for *_, one in sorted(found, key=lambda each: each[:3])]
+
+
+def _files(root: Path, pattern: str) -> Iterator[str]:
+    """Give what a pattern may mean, and more, as paths below the root."""
+    before, folder, after = pattern.partition("{folder}/")
+    # Not by Path.glob, which does not follow links to folders; not by its `**`, which
+    # follows those that lead back, too.
+    if not folder or before[-1:] not in ("", "/"):
+        for file in glob.glob(_glob(pattern), root_dir=root):  # noqa: PTH207
+            yield Path(file).as_posix()
+        return
+    tops = glob.glob(_glob(before), root_dir=root) if before else [""]  # noqa: PTH207
+    for top in tops:
+        for below in _folders(root / top):
+            for file in glob.glob(_glob(after), root_dir=below):  # noqa: PTH207
+                yield Path(below.relative_to(root), file).as_posix()
+
+
+def _folders(top: Path) -> Iterator[Path]:
+    """Give a folder and all below it, through links too; one that leads back ends.
+
+    What two links lead to is given twice: labels may lie in one folder for two.
+    """
+    above = {top: frozenset({os.path.realpath(top)})}
+    for path, names, _ in os.walk(top, followlinks=True):
+        folder = Path(path)
+        passed = above.pop(folder)
+        yield folder
+        real = {
+            name: os.path.realpath(folder / name)
+            for name in names
+            if not name.startswith(".")
+        }
+        names[:] = [name for name, place in real.items() if place not in passed]
+        above |= {folder / name: passed | {real[name]} for name in names}
+
+
+def _by_name(pattern: str, files: Iterable[_File]) -> dict[str, _File]:
+    """Return files by the name of their scene, of which each has one."""
+    found: dict[str, _File] = {}
+    for file in files:
+        known = found.setdefault(file.name, file)
+        if known.real != file.real:
             raise ConfigError(
-                f"{found[name]} and {path} both are {name} of {pattern}; leave one, "
-                "or tell them apart with {folder} in data.images and data.labels"
+                f"{known.path} and {file.path} both are {file.name} of {pattern}; "
+                "leave one, or tell them apart with {folder} in data.images and "
+                "data.labels"
             )
-        found[name] = path
     return found
+
+
+def _once(files: Iterable[tuple[_File, _File]]) -> list[Pair]:
+    """Return pairs sorted by name, each once however many links lead to its files."""
+    pairs: dict[tuple[str, str], Pair] = {}
+    for image, labels in files:
+        pair = Pair(image.name, image.path, labels.path)
+        pairs.setdefault((image.real, labels.real), pair)
+    return sorted(pairs.values(), key=lambda pair: pair.name)
+
+
+def _alone(files: Mapping[str, _File], both: Collection[str]) -> list[str]:
+    """Return names of files without a counterpart, each file by one name only."""
+    seen = {files[name].real for name in both}
+    alone = []
+    for name, file in files.items():
+        if file.real not in seen:
+            seen.add(file.real)
+            alone.append(name)
+    return alone
 
 
 def _regex(pattern: str) -> re.Pattern[str]:
@@ -208,7 +314,7 @@ def _regex(pattern: str) -> re.Pattern[str]:
 
 def _glob(pattern: str) -> str:
     tokens = _TOKEN.findall(pattern)
-    meanings = {"{folder}/": "**/", "{stem}": "*"}
+    meanings = {"{folder}/": "*/", "{stem}": "*"}
     return "".join(meanings.get(t, t.replace("[", "[[]")) for t in tokens)
 
 

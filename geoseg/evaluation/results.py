@@ -17,7 +17,7 @@ from geoseg.evaluation.bootstrap import (
     paired_intervals,
 )
 from geoseg.evaluation.chips import Chip
-from geoseg.evaluation.counts import SceneCounts, summed
+from geoseg.evaluation.counts import Counts, SceneCounts, summed
 from geoseg.evaluation.matching import ClassPairs
 from geoseg.evaluation.metrics import Bin, Metrics, measure, reliability
 from geoseg.evaluation.scene import SceneMasks, SceneScore
@@ -135,9 +135,23 @@ class RunResult:
         """The same by scene and true class, as parts of the scene: (scenes, L)."""
         return np.array(
             [
-                score.covered
-                * score.counts.confusion.sum(axis=1)
-                / max(1, score.counts.pixels)
+                _part(score, score.counts.confusion.sum(axis=1))
+                for score in self.scores.values()
+            ]
+        )
+
+    @property
+    def left_out_parts(self) -> npt.NDArray[np.float64]:
+        """Labelled parts of the scene without a prediction that counts, by true class.
+
+        The last ones are what no mask covers, whatever its classes: (scenes, L + 1).
+        """
+        return np.array(
+            [
+                [
+                    *_part(score, score.counts.unpredicted + score.counts.uncounted),
+                    1 - score.covered,
+                ]
                 for score in self.scores.values()
             ]
         )
@@ -157,6 +171,11 @@ class RunResult:
 
     def _each(self) -> list[SceneCounts]:
         return [score.counts for score in self.scores.values()]
+
+
+def _part(score: SceneScore, pixels: Counts) -> npt.NDArray[np.float64]:
+    """Return pixels of a mask as parts of the labelled scene."""
+    return score.covered * pixels / max(1, score.counts.pixels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,12 +236,15 @@ def notes_of(evaluation: Evaluation) -> list[str]:
 def _notes_of_comparison(runs: Sequence[RunResult]) -> list[str]:
     """Say what makes runs unlike that are compared."""
     notes = []
-    parts = np.array([run.scored_parts for run in runs])
-    by_scene = parts.sum(axis=2)
-    # What is left out may be as large in every run, and lie elsewhere.
-    if max(np.ptp(shares, axis=0).max() for shares in (parts, by_scene)) > SAME_SHARE:
+    # On unlike grids a class has unlike parts where nothing is left out; and what is
+    # nodata in one mask may lie outside of another one.
+    gaps = np.minimum(
+        _gaps(np.array([run.scored_parts for run in runs])),
+        _gaps(np.array([run.left_out_parts for run in runs])),
+    )
+    if gaps.max() > SAME_SHARE:
         told = "; ".join(f"{run.name}: {run.scored_share:.1%}" for run in runs)
-        scene = list(runs[0].scores)[int(np.ptp(parts, axis=0).max(axis=1).argmax())]
+        scene = list(runs[0].scores)[int(gaps.argmax())]
         notes.append(
             f"runs are scored on different parts of the labelled scenes ({told}; most "
             f"of all in {scene}): one that leaves out what is hard looks better"
@@ -235,6 +257,21 @@ def _notes_of_comparison(runs: Sequence[RunResult]) -> list[str]:
             "labels at borders of classes, and look better"
         )
     return notes
+
+
+def _gaps(parts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return how far runs differ in each scene, in one class or in all together.
+
+    What is left out may be as large in every run, and lie elsewhere.
+
+    Args:
+        parts: Parts of the scene by run, scene and class, shape (runs, scenes, n).
+    """
+    by_class = np.ptp(parts, axis=0).max(axis=1)
+    gaps: npt.NDArray[np.float64] = np.maximum(
+        by_class, np.ptp(parts.sum(axis=2), axis=0)
+    )
+    return gaps
 
 
 def _notes_of_run(run: RunResult) -> list[str]:

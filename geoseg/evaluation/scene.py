@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from math import hypot
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import rasterio.windows
+from affine import Affine
 from rasterio.io import DatasetReader
 
 from geoseg.data.labelled import LabelledSource
@@ -32,6 +34,9 @@ from geoseg.io.overview import read_mask_grid
 
 BLOCK = 1024
 """Side of the squares that scenes are compared by, pixels; bounds memory."""
+
+_SAME_PLACE = 0.01
+"""Pixels by which corners of one grid may differ: what formats round away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +113,15 @@ class PairReader:
 
     def __enter__(self) -> PairReader:
         """Open the rasters."""
-        for path in (self._scene.mask, self._scene.confidence):
-            if path is not None:
-                file = self._stack.enter_context(open_dataset(str(path)))
-                self._files[path] = file
-        if self._scene.confidence is not None:
-            self._check_confidence(self._scene.confidence)
+        with ExitStack() as stack:
+            for path in (self._scene.mask, self._scene.confidence):
+                if path is not None:
+                    file = stack.enter_context(open_dataset(str(path)))
+                    self._files[path] = file
+            if self._scene.confidence is not None:
+                self._check_confidence(self._scene.confidence)
+            # Nobody leaves what was not entered: after an error they close here.
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -163,7 +171,7 @@ class PairReader:
         mask, other = self._files[self._scene.mask], self._files[path]
         alike = (
             mask.shape == other.shape
-            and mask.transform.almost_equals(other.transform)
+            and _offset(self.grid, other.transform) <= _SAME_PLACE
             and mask.crs == other.crs
             and other.dtypes[0] == "uint8"
         )
@@ -235,6 +243,19 @@ def blocks(grid: Grid, chip: int) -> Iterator[Window]:
         for col in range(0, grid.width, side):
             height = min(side, grid.height - row)
             yield Window(row, col, height, min(side, grid.width - col))
+
+
+def _offset(grid: Grid, transform: Affine) -> float:
+    """Return how far a transform moves a corner of a grid, pixels.
+
+    Not in units of the CRS, of which a degree is 100 km: a pixel is far less.
+    """
+    place = ~grid.transform @ transform
+    far = []
+    for corner in ((x, y) for x in (0, grid.width) for y in (0, grid.height)):
+        col, row = place @ corner
+        far.append(hypot(col - corner[0], row - corner[1]))
+    return max(far)
 
 
 def _grown(window: Window, margin: int, grid: Grid) -> Window:

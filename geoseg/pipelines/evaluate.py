@@ -133,7 +133,7 @@ def run(config: EvaluateConfig, watcher: Watcher | None = None) -> Evaluation:
         # Refused here: masks of a model without a common class may take hours.
         pair_classes(labelled.classes, known, mapping, config.leave_out)
     # Before masks are made, which may take hours.
-    labelled, failures = readable(labelled)
+    labelled, failures = readable(labelled, watcher.note)
     files = image_files(labelled.sources, config.out)
     # Of what was written here nobody could change the place.
     copies = [files[one.name] for one in labelled.sources if one.path is None]

@@ -98,7 +98,13 @@ def pair_masks(
 def _place(image: str) -> str:
     """Return where an image lies, whichever links led there."""
     told = shown(image)
-    return told if "://" in told else located(Path(image))
+    if "://" in told:
+        return told
+    try:
+        return located(Path(image))
+    except RuntimeError:
+        # Before Python 3.13: links that lead in a circle. A record may name such.
+        return str(Path(image).absolute())
 
 
 def _by_name(

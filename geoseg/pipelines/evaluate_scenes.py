@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,12 @@ from affine import Affine
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from geoseg.config import convert
+from geoseg.data.classes import Unknown, check_known, refuse_or_warn
 from geoseg.data.config import DataConfig, SplitConfig
-from geoseg.data.labelled import IGNORE, LabelledSource
+from geoseg.data.labelled import LabelledSource
+from geoseg.data.pairs import listed
 from geoseg.data.sources import open_split
+from geoseg.data.survey import survey_scene
 from geoseg.discovery.files import located
 from geoseg.errors import (
     EvaluationError,
@@ -29,7 +34,6 @@ from geoseg.errors import (
     UsageError,
 )
 from geoseg.evaluation.results import Failure
-from geoseg.evaluation.scene import BLOCK, blocks
 from geoseg.grid import Grid, Window
 from geoseg.io.atomic import atomic_path
 from geoseg.io.gdal import gdal_env, write_errors
@@ -52,6 +56,8 @@ class LabelledSet:
     """The scenes."""
     classes: tuple[ClassInfo, ...]
     """Classes of their labels."""
+    unknown: Unknown
+    """What is done about labels that are of none of them."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +98,8 @@ def open_labelled(
             for info in model_classes
         ]
     config = convert({"data": section}, _Holder).data
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", GeosegWarning)
+    with _noted(note):
         chosen, sources = _open_part(config, part)
-    for warning in caught:
-        if issubclass(warning.category, GeosegWarning):
-            note(str(warning.message))
     if not sources:
         raise UsageError(
             f"data.split.{chosen} of {config.root} has no scenes; choose another --part"
@@ -105,38 +107,77 @@ def open_labelled(
     title = config.root.resolve().name
     if config.split != SplitConfig():
         title += f" ({chosen})"
-    return LabelledSet(title, sources, config.table.infos)
+    return LabelledSet(title, sources, config.table.infos, config.unknown)
 
 
-def readable(labelled: LabelledSet) -> tuple[LabelledSet, list[Failure]]:
+def readable(
+    labelled: LabelledSet, note: Callable[[str], None]
+) -> tuple[LabelledSet, list[Failure]]:
     """Read all labels once; return scenes whose labels can be used, and the others.
+
+    Args:
+        labelled: The scenes.
+        note: Told of labels without a meaning that count as none.
 
     Raises:
         EvaluationError: There are none that can, or none holds a label.
     """
-    sources, failures, found = [], [], False
+    sources, failures, any_labels = [], [], False
+    ignored: Counter[str] = Counter()
+    guilty: list[LabelledSource] = []
     for source in labelled.sources:
         try:
-            labelled_here = False
-            for block in blocks(source.grid, BLOCK):
-                labels = source.read_labels(block)
-                labelled_here = labelled_here or bool((labels != IGNORE).any())
+            has_labels, unknown = _look(source, labelled)
         except SceneError as error:
             failures.append(Failure("", source.name, str(error)))
-        else:
-            sources.append(source)
-            found = found or labelled_here
+            continue
+        sources.append(source)
+        any_labels = any_labels or has_labels
+        ignored += unknown
+        guilty += [source] if unknown else []
+    where = f"the labels of {listed(one.name for one in guilty)}"
+    with _noted(note):
+        refuse_or_warn(labelled.unknown, ignored, sum(map(_area, guilty)), where)
     if not sources:
         raise EvaluationError(
             f"no scene has labels that can be used; {failures[0].scene}: "
             f"{failures[0].reason}"
         )
-    if not found:
+    if not any_labels:
         raise EvaluationError(
             "no pixel of the scenes has a label; check what data.ignore and the mask "
             "of data.classes name, and what the labels hold"
         )
     return replace(labelled, sources=tuple(sources)), failures
+
+
+def _look(source: LabelledSource, labelled: LabelledSet) -> tuple[bool, Counter[str]]:
+    """Tell whether a scene has labels, and which have no meaning, by pixels.
+
+    Raises:
+        SceneError: They cannot be read, or those without a meaning are an error.
+    """
+    unknown: Counter[str] = Counter()
+    seen = survey_scene(source, len(labelled.classes), unknown)
+    if labelled.unknown == "fail":
+        # Of the whole scene: one block tells neither how many there are nor which.
+        check_known(unknown, _area(source), f"the labels of {source.name}")
+    return bool(seen.counts.any()), unknown
+
+
+def _area(source: LabelledSource) -> int:
+    return source.grid.height * source.grid.width
+
+
+@contextmanager
+def _noted(note: Callable[[str], None]) -> Iterator[None]:
+    """Turn warnings into notes."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", GeosegWarning)
+        yield
+    for warning in caught:
+        if issubclass(warning.category, GeosegWarning):
+            note(str(warning.message))
 
 
 def _completed(data: Mapping[str, Any]) -> dict[str, Any]:

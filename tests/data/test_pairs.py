@@ -154,6 +154,101 @@ def test_folders_may_be_links(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.timeout(60)
+def test_a_link_that_leads_back_ends_there(tmp_path: Path) -> None:
+    """Two of them would be followed in every order, for ever."""
+    touch(tmp_path, "s/a.jpg", "s/a.png", "t/b.jpg", "t/b.png")
+    (tmp_path / "s/loop").symlink_to(tmp_path)
+    (tmp_path / "t/up").symlink_to("../s")
+    patterns = {"images": "{folder}/{stem}.jpg", "labels": "{folder}/{stem}.png"}
+    assert [name for name, _, _ in found(tmp_path, **patterns)] == ["s/a", "t/b"]
+    # Nor does what has no counterpart become more.
+    touch(tmp_path, "s/c.jpg", "t/d.png")
+    with pytest.warns(GeosegWarning) as caught:
+        found(tmp_path, on_bad="skip", **patterns)
+    told = [str(warning.message) for warning in caught]
+    assert "1 image below" in told[0]
+    assert told[0].endswith("without labels: s/c; left out")
+    assert "1 file of labels below" in told[1]
+    assert told[1].endswith("without image: t/d; left out")
+
+
+def test_two_links_to_a_folder_make_no_scene_twice(tmp_path: Path) -> None:
+    touch(tmp_path, "disk/a.jpg", "disk/a.png")
+    data = tmp_path / "data"
+    data.mkdir()
+    for link in ("m", "n"):
+        (data / link).symlink_to(tmp_path / "disk")
+    patterns = {"images": "{folder}/{stem}.jpg", "labels": "{folder}/{stem}.png"}
+    assert [name for name, _, _ in found(data, **patterns)] == ["m/a"]
+    flat = {"images": "*/{stem}.jpg", "labels": "*/{stem}.png"}
+    assert [name for name, _, _ in found(data, **flat)] == ["a"]
+    touch(data, "all.gpkg")
+    patterns["labels"] = "all.gpkg"
+    assert [name for name, _, _ in found(data, **patterns)] == ["m/a"]
+    # A folder keeps its name, whatever links to it are called.
+    touch(data, "z/b.jpg")
+    (data / "y").symlink_to("z")
+    assert [name for name, _, _ in found(data, **patterns)] == ["m/a", "z/b"]
+
+
+def test_folders_may_share_their_labels_by_links(tmp_path: Path) -> None:
+    touch(tmp_path, "2023/img/a.tif", "2024/img/a.tif", "store/a.png")
+    for year in ("2023", "2024"):
+        (tmp_path / year / "ann").symlink_to("../store")
+    patterns = {
+        "images": "{folder}/img/{stem}.tif",
+        "labels": "{folder}/ann/{stem}.png",
+    }
+    assert [name for name, _, _ in found(tmp_path, **patterns)] == ["2023/a", "2024/a"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "written"),
+    [
+        ("{folder}/{stem}.png", ["run/pictures/step-000400-a.png", "out/preview.png"]),
+        ("{folder}/{stem}.tif", ["out/a/classes.tif", "out/a/confidence.tif"]),
+        ("{folder}/{stem}.gpkg", ["out/a/segments.gpkg", "out/merged.gpkg"]),
+        # Of one name, too.
+        ("*/{stem}.png", ["out/preview.png", "run/preview.png"]),
+    ],
+)
+def test_what_a_run_wrote_lacks_no_image(
+    tmp_path: Path, labels: str, written: list[str]
+) -> None:
+    """Else a training could not go on, nor an archive be segmented again."""
+    own = "s/a" + Path(labels).suffix
+    touch(tmp_path, "s/a.jpg", own, "run/run.yaml", "out/run.yaml", *written)
+    patterns = {"images": labels.rpartition(".")[0] + ".jpg", "labels": labels}
+    assert [labels for _, _, labels in found(tmp_path, **patterns)] == [own]
+    # What is no name of geoseg's lacks one, wherever it lies.
+    touch(tmp_path, f"out/own{Path(labels).suffix}")
+    with pytest.raises(ConfigError, match=r"1 file of labels .*without image: .*own"):
+        found(tmp_path, **patterns)
+
+
+def test_what_is_not_called_as_geoseg_calls_it_is_the_users(tmp_path: Path) -> None:
+    """A recipe that is called run.yaml makes no run's pictures of theirs."""
+    touch(tmp_path, "run.yaml", "all.gpkg", "x/run.yaml")
+    touch(tmp_path, "pictures/step-000400-a.png", "pictures/step-000800-a.png")
+    patterns = {"images": "pictures/{stem}.*", "labels": "all.gpkg"}
+    told = (
+        r"pictures/\{stem\}\.\* below .*, apart from 2 files that geoseg wrote there "
+        "beside a run.yaml; check both"
+    )
+    with pytest.raises(ConfigError, match=told):
+        found(tmp_path, **patterns)
+    touch(tmp_path, "pictures/a.tif", "pictures/step-2.png")
+    assert [name for name, _, _ in found(tmp_path, **patterns)] == ["a", "step-2"]
+    touch(tmp_path, "x/pictures/b.tif", "y/c.tif")
+    patterns["images"] = "{folder}/{stem}.tif"
+    assert [name for name, _, _ in found(tmp_path, **patterns)] == [
+        "pictures/a",
+        "x/pictures/b",
+        "y/c",
+    ]
+
+
 def test_what_runs_wrote_among_the_data_is_no_image(tmp_path: Path) -> None:
     touch(tmp_path, "a.tif", "b.tif", "a_mask.tif", "b_mask.tif")
     patterns = {"images": "{folder}/{stem}.*", "labels": "{folder}/{stem}_mask.*"}

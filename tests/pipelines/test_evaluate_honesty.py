@@ -120,6 +120,24 @@ def test_parts_as_large_that_lie_elsewhere_are_told(
     assert "most of all in north" in note
 
 
+def test_whole_masks_of_unlike_grids_leave_nothing_out(
+    tmp_path: Path, root: Path, masks: Path
+) -> None:
+    """A coarse one meets some classes more often than others, by chance."""
+    runs = []
+    for factor in (2, 10):
+        runs.append(shutil.copytree(masks, tmp_path / f"coarse{factor}"))
+        place = NORTH_UP @ Affine.scale(factor)
+        for path in runs[-1].glob("*/c*.tif"):
+            pixels = read_band(path)[::factor, ::factor]
+            whole = np.where(pixels == 255, 1, pixels)
+            write_raster(path, whole, nodata=255, transform=place)
+    evaluation = evaluated(tmp_path / "out", root, runs)
+    shares = np.array([one.scored_parts for one in evaluation.runs])
+    assert np.ptp(shares, axis=0).max() > 0.02
+    assert not any("different parts" in note for note in notes_of(evaluation))
+
+
 def same(folder: Path, root: Path, masks: Path) -> list[str]:
     return notes_of(evaluated(folder / "same", root, [masks, masks]))
 

@@ -12,11 +12,13 @@ import pytest
 from affine import Affine
 from evaluations import evaluated, segmented
 from labelled_rasters import CLASSES, draw, write_scene
-from rasters import NORTH_UP, write_raster
+from rasters import NORTH_UP, UTM, write_raster
 from running import read_band, segment_plainly
 
+from geoseg.data.labelled import LabelledScene
 from geoseg.errors import EvaluationError
 from geoseg.evaluation.results import notes_of
+from geoseg.pipelines.evaluate_masks import MadeMasks, pair_masks
 from geoseg.pipelines.segment import ModelConfig
 
 
@@ -63,11 +65,17 @@ def test_a_confidence_of_another_mask_is_refused(
     assert told in why_refused(tmp_path, root, masks, percent)
 
 
+def read_in_small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the scenes of these tests be more than one block."""
+    monkeypatch.setattr("geoseg.data.survey.BLOCK", 64)
+    monkeypatch.setattr("geoseg.data.survey._ONE_BLOCK", 0)
+    monkeypatch.setattr("geoseg.evaluation.scene.BLOCK", 64)
+
+
 def test_labels_are_looked_at_before_masks_are_made(
     tmp_path: Path, root: Path, masks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("geoseg.pipelines.evaluate_scenes", "geoseg.evaluation.scene"):
-        monkeypatch.setattr(f"{module}.BLOCK", 64)
+    read_in_small_blocks(monkeypatch)
     data = shutil.copytree(root, tmp_path / "data")
     labels = read_band(data / "masks" / "south.tif")
     labels[100, 120] = 77
@@ -123,19 +131,22 @@ def test_links_inside_of_the_data_lead_to_the_same_images(
     assert not any("by their names" in note for note in notes_of(evaluation))
 
 
-@pytest.mark.parametrize("how", ["small", "shifted", "float"])
+@pytest.mark.parametrize("how", ["small", "shifted", "float", "elsewhere"])
 def test_a_confidence_on_another_grid_is_refused(
     tmp_path: Path, root: Path, masks: Path, how: str
 ) -> None:
     percent, place = read_band(masks / "north" / "confidence.tif"), NORTH_UP
+    crs = UTM
     if how == "small":
         percent = percent[:100, :100].copy()
     elif how == "shifted":
         place = NORTH_UP @ Affine.translation(50, 50)
+    elif how == "elsewhere":
+        crs = "EPSG:32632"
     else:
         percent = np.where(percent == 255, 255, percent / 100).astype(np.float32)
     told = "is not in percent on the grid of classes.tif"
-    assert told in why_refused(tmp_path, root, masks, percent, place)
+    assert told in why_refused(tmp_path, root, masks, percent, place, crs)
 
 
 def why_refused(
@@ -144,21 +155,44 @@ def why_refused(
     masks: Path,
     percent: npt.NDArray[np.generic],
     place: Affine = NORTH_UP,
+    crs: str = UTM,
 ) -> str:
     """Put a confidence raster beside one mask; return why that is not compared."""
     other = shutil.copytree(masks, folder / "other")
     path = other / "north" / "confidence.tif"
-    write_raster(path, percent, nodata=255, transform=place)
+    write_raster(path, percent, nodata=255, transform=place, crs=crs)
     [failure] = evaluated(folder / "out", root, [other]).failures
     assert failure.scene == "north"
     return failure.reason
 
 
+def test_a_reason_is_found_whichever_links_led_to_the_image(tmp_path: Path) -> None:
+    pixels = np.zeros((3, 4, 4), np.uint8)
+    sources = [LabelledScene(name, pixels, pixels[0]) for name in ("a", "b", "c")]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to("data")
+    (tmp_path / "loop").symlink_to("loop")
+    files = {"a": "data/a.tif", "b": "data/b.tif", "c": "loop/c.tif"}
+    reasons = {"link/a.tif": "it is broken", "loop/c.tif": "it leads nowhere"}
+    made = MadeMasks(
+        "run",
+        {},
+        tmp_path,
+        {},
+        {str(tmp_path / image): reason for image, reason in reasons.items()},
+    )
+    pairs, missing = pair_masks(
+        sources, {name: str(tmp_path / file) for name, file in files.items()}, made
+    )
+    assert pairs == {}
+    assert (missing["a"], missing["c"]) == ("it is broken", "it leads nowhere")
+    assert "holds no mask of" in missing["b"]
+
+
 def test_labels_of_a_scene_that_fails_are_no_labels(
     tmp_path: Path, root: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("geoseg.pipelines.evaluate_scenes", "geoseg.evaluation.scene"):
-        monkeypatch.setattr(f"{module}.BLOCK", 64)
+    read_in_small_blocks(monkeypatch)
 
     def segment(*_: object, **__: object) -> None:
         raise AssertionError("hours of segmentation")

@@ -17,9 +17,9 @@ from stubs import save_stub
 from geoseg.clusters.config import ClusterConfig
 from geoseg.data.labelled import LabelledScene
 from geoseg.pipelines.evaluate import EvaluateConfig, Watcher, run
-from geoseg.pipelines.evaluate_scenes import image_files, open_labelled
+from geoseg.pipelines.evaluate_scenes import image_files, open_labelled, readable
 from geoseg.pipelines.segment import InputConfig, Listener, ModelConfig, SegmentConfig
-from geoseg.types import EvaluatedPart
+from geoseg.types import ClassInfo, EvaluatedPart
 
 CLASSES = [
     {"id": n, "name": f"class {n}", "color": color, "mask": [color]}
@@ -45,6 +45,42 @@ def test_what_was_held_out_goes_first(
     labelled = open_labelled(data, part, [], lambda _: None)
     assert [scene.name for scene in labelled.sources] == [found]
     assert labelled.title == f"scenes ({found})"
+
+
+def test_labels_without_a_meaning_are_told_of_whole_scenes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All values, wherever they lie, as shares of the scene that has them."""
+    monkeypatch.setattr("geoseg.data.survey._ONE_BLOCK", 0)
+    monkeypatch.setattr("geoseg.data.survey.BLOCK", 64)
+    for name in ("east", "north", "south"):
+        image, labels = draw(0, (200, 100))
+        if name != "south":
+            labels[:1, :10], labels[150:] = 77, 99
+        write_scene(tmp_path, name, image, labels)
+    told = (
+        "{}: {} pixels (25.05%) have labels that are not in the class table: "
+        "99 (25.00%), 77 (0.05%)"
+    )
+    table = [ClassInfo(n, f"class {n}", (n, 0, 0)) for n in range(1, 5)]
+    data = {"root": str(tmp_path), "ignore": [0]}
+    notes: list[str] = []
+    labelled = open_labelled(data, "auto", table, notes.append)
+    found, failures = readable(labelled, notes.append)
+    assert [one.name for one in found.sources] == ["south"]
+    assert [one.scene for one in failures] == ["east", "north"]
+    for one in failures:
+        assert told.format(f"the labels of {one.scene}", 5010) in one.reason
+    assert notes == []
+    # As no labels they are told of all the same, once.
+    data["unknown"] = "ignore"
+    labelled = open_labelled(data, "auto", table, notes.append)
+    found, failures = readable(labelled, notes.append)
+    assert (len(found.sources), failures) == (3, [])
+    [note] = notes
+    assert note == (
+        f"{told.format('the labels of east, north', 10020)}; they count as no labels"
+    )
 
 
 def test_images_that_lie_in_no_file_are_written_once_and_anew_when_they_change(
