@@ -110,7 +110,7 @@ def _train(config: TrainConfig, verbosity: int) -> None:
     from geoseg.cli.tables import print_trained
     from geoseg.cli.train_progress import TrainingProgress
     from geoseg.pipelines import train as job
-    from geoseg.training.progress import heard
+    from geoseg.reporting.notes import heard
 
     if not job.is_first_process():  # its twin in the first one tells everything
         try:

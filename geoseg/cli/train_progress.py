@@ -9,7 +9,8 @@ from typing import Self
 
 from geoseg.cli.display import Display
 from geoseg.reporting.amounts import duration
-from geoseg.training.progress import Listener, Score, heard
+from geoseg.reporting.notes import heard
+from geoseg.training.progress import Listener, Score
 
 
 class TrainingProgress(Display, Listener):

@@ -6,8 +6,7 @@ import hashlib
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,6 @@ from geoseg.data.survey import survey_scene
 from geoseg.discovery.files import located
 from geoseg.errors import (
     EvaluationError,
-    GeosegWarning,
     OutputError,
     SceneError,
     UsageError,
@@ -37,6 +35,7 @@ from geoseg.evaluation.results import Failure
 from geoseg.grid import Grid, Window
 from geoseg.io.atomic import atomic_path
 from geoseg.io.gdal import gdal_env, write_errors
+from geoseg.reporting.notes import heard
 from geoseg.types import ClassInfo, EvaluatedPart
 
 SCENES = "scenes"
@@ -98,7 +97,7 @@ def open_labelled(
             for info in model_classes
         ]
     config = convert({"data": section}, _Holder).data
-    with _noted(note):
+    with heard(note):
         chosen, sources = _open_part(config, part)
     if not sources:
         raise UsageError(
@@ -136,7 +135,7 @@ def readable(
         ignored += unknown
         guilty += [source] if unknown else []
     where = f"the labels of {listed(one.name for one in guilty)}"
-    with _noted(note):
+    with heard(note):
         refuse_or_warn(labelled.unknown, ignored, sum(map(_area, guilty)), where)
     if not sources:
         raise EvaluationError(
@@ -167,17 +166,6 @@ def _look(source: LabelledSource, labelled: LabelledSet) -> tuple[bool, Counter[
 
 def _area(source: LabelledSource) -> int:
     return source.grid.height * source.grid.width
-
-
-@contextmanager
-def _noted(note: Callable[[str], None]) -> Iterator[None]:
-    """Turn warnings into notes."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", GeosegWarning)
-        yield
-    for warning in caught:
-        if issubclass(warning.category, GeosegWarning):
-            note(str(warning.message))
 
 
 def _completed(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +15,6 @@ import numpy.typing as npt
 from geoseg import __version__
 from geoseg.errors import (
     GeosegError,
-    GeosegWarning,
     SceneError,
     UsageError,
 )
@@ -41,6 +39,7 @@ from geoseg.pipelines.vectorize_classes import (
     Coding,
 )
 from geoseg.pipelines.vectorize_output import check_not_a_source, choose_output
+from geoseg.reporting.notes import heard
 from geoseg.vectorize import (
     PolygonBatch,
     trace_bands,
@@ -142,7 +141,7 @@ def run(config: VectorizeConfig, listener: Listener | None = None) -> VectorizeR
     )
     job = _Job(config, out, listener)
     try:
-        with _warnings_noted(listener):
+        with heard(listener.note):
             totals = job.run()
     except GeosegError:
         raise
@@ -162,17 +161,6 @@ def run(config: VectorizeConfig, listener: Listener | None = None) -> VectorizeR
         for info in job.classes.infos
     )
     return VectorizeResult(out, summaries, time.perf_counter() - started)
-
-
-@contextmanager
-def _warnings_noted(listener: Listener) -> Iterator[None]:
-    """Tell the listener of warnings once the block has ended well."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", GeosegWarning)
-        yield
-    for warning in caught:
-        if issubclass(warning.category, GeosegWarning):
-            listener.note(str(warning.message))
 
 
 class _Job:

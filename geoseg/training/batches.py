@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from geoseg.errors import GeosegError
+from geoseg.reporting.notes import heard
 from geoseg.training.config import LoopConfig
-from geoseg.training.progress import heard
 
 
 class ChipSource(Protocol):

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
-
-from geoseg.errors import GeosegWarning
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +33,3 @@ class Listener:
 
     def validated(self, score: Score, best: bool) -> None:
         """Learn a score, and whether it is the best so far."""
-
-
-@contextmanager
-def heard(note: Callable[[str], None]) -> Iterator[None]:
-    """Hand geoseg's warnings to `note` as they come; others go where they always do."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", GeosegWarning)
-        others = warnings.showwarning
-
-        def show(
-            message: Warning | str, category: type[Warning], *place: object
-        ) -> None:
-            if issubclass(category, GeosegWarning):
-                note(str(message))
-            else:
-                cast(Callable[..., None], others)(message, category, *place)
-
-        warnings.showwarning = cast(Callable[..., None], show)
-        yield

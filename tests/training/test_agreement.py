@@ -15,8 +15,8 @@ from lightning.pytorch import Trainer
 from torch import Tensor, distributed
 
 from geoseg.errors import GeosegError, GeosegWarning, SceneError, TrainingError
+from geoseg.reporting.notes import heard
 from geoseg.training.agreement import agree, gathered
-from geoseg.training.progress import heard
 
 Told = tuple[str, list[str]]
 """What a process ended with, and what it warned of."""
