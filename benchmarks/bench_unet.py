@@ -1,14 +1,14 @@
 """A plain U-Net trained as long as the built-in model: the floor that this must reach.
 
-    python benchmarks/bench_unet.py --data FOLDER --cpu-seconds N --steps N
-        --work FOLDER [--recipe train-builtin] [--rates 3e-4 1e-3 3e-3]
-        [--model builtin] [--json FILE]
+    python benchmarks/bench_unet.py --data FOLDER --cpu-seconds N --work FOLDER
+        --own-steps N --own-cpu-seconds N [--recipe train-builtin]
+        [--rates 3e-4 1e-3 3e-3] [--model builtin] [--json FILE]
 
 The rival is segmentation_models_pytorch's U-Net on a ResNet-18 without pretraining
 (pip install 'geoseg[bench]'), its loss cross entropy plus Dice. Loader, augmentation,
 crops, optimiser, schedule and average are those of the recipe that made the built-in
-model, whose training took `--cpu-seconds` and `--steps` in all; each learning rate gets
-as many seconds.
+model, whose training took `--own-cpu-seconds` and `--own-steps` in all; each learning
+rate gets `--cpu-seconds`, which must not be fewer.
 Both are scored by `geoseg segment` on the scenes that nobody trained on, by one
 confusion matrix over all of them. The best of the rates counts, chosen on these very
 scenes: that flatters the rival.
@@ -56,13 +56,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="labelled scenes")
     parser.add_argument("--cpu-seconds", type=float, required=True)
-    parser.add_argument("--steps", type=int, required=True, help="of the model's own")
+    parser.add_argument("--own-steps", type=int, required=True)
+    parser.add_argument("--own-cpu-seconds", type=float, required=True)
     parser.add_argument("--recipe", default="train-builtin")
     parser.add_argument("--work", type=Path, required=True, help="checkpoints, masks")
     parser.add_argument("--rates", type=float, nargs="+", default=[3e-4, 1e-3, 3e-3])
     parser.add_argument("--model", default="builtin", help="the model to compare with")
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
+    if arguments.cpu_seconds < arguments.own_cpu_seconds:
+        parser.error("the rival shall have as many CPU seconds as the model had")
     # Workers of `geoseg segment` import the rival, too.
     paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
@@ -77,7 +80,7 @@ def main() -> None:
     ids = [entry.id for entry in recipe.data.classes]
     masks = segment(split.test, arguments.model, ids, arguments.work / "geoseg")
     own = score(masks, split.test) | {"model": arguments.model}
-    own |= {"steps": arguments.steps, "cpu_seconds": arguments.cpu_seconds}
+    own |= {"steps": arguments.own_steps, "cpu_seconds": arguments.own_cpu_seconds}
     setup = {
         "held_out": [scene.name for scene in split.test],
         "classes": [entry.name for entry in recipe.data.classes],
