@@ -206,10 +206,11 @@ def _aside(made: int) -> str:
 def _matching(root: Path, kind: _Kind) -> list[_File]:
     """Return the files that fit a pattern, those with the shortest paths first."""
     pattern = kind.pattern
-    if pattern.count("{stem}") != 1 or Path(pattern).is_absolute():
+    once = pattern.count("{stem}") == 1 and pattern.count("{folder}") <= 1
+    if not once or Path(pattern).is_absolute():
         raise ConfigError(
             f"data.images and data.labels: {pattern} must be a path below data.root "
-            "with one {stem} in it"
+            "with one {stem} in it, and at most one {folder}"
         )
     regex = _regex(pattern)
     open_ended = pattern.endswith("*")

@@ -127,6 +127,11 @@ def test_pairs(
         (["images/a.png"], {"labels": "labels.gpkg"}, "does not exist"),
         (["images/a.png"], {"images": "images/*"}, r"with one \{stem\} in it"),
         (
+            ["b/images/a.png"],
+            {"images": "{folder}/images/{folder}/{stem}.png"},
+            r"at most one \{folder\}",
+        ),
+        (
             ["images/a.png"],
             {"images": "{folder}/{stem}.png"},
             r"use \{folder\} in both, or in none",
