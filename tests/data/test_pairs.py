@@ -128,7 +128,10 @@ def test_pairs(
         (["images/a.png"], {"images": "images/*"}, r"with one \{stem\} in it"),
         (
             ["b/images/a.png"],
-            {"images": "{folder}/images/{folder}/{stem}.png"},
+            {
+                "images": "{folder}/images/{folder}/{stem}.png",
+                "labels": "{folder}/masks/{stem}.png",
+            },
             r"at most one \{folder\}",
         ),
         (
