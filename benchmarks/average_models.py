@@ -51,6 +51,8 @@ def main() -> None:
     parser.add_argument("--recipe", default="train-builtin")
     parser.add_argument("-o", "--out", type=Path, required=True)
     arguments = parser.parse_args()
+    if arguments.out.exists():
+        parser.error(f"{arguments.out} is there already; choose another -o")
     folders = [find_model(name) for name in arguments.models]
     write_mean(folders, arguments.out)
     images, labels = draw_chips(arguments.recipe, arguments.data)
@@ -58,8 +60,8 @@ def main() -> None:
     for name, loss in zip([*arguments.models, "mean"], losses, strict=True):
         print(f"{loss:8.4f}  {name}")
     *parts, mean = losses
-    if mean > max(parts) + TOLERANCE:
-        (arguments.out / WEIGHTS).unlink()
+    if not mean <= max(parts) + TOLERANCE:  # or NaN
+        shutil.rmtree(arguments.out)
         raise SystemExit(
             "the mean is worse on training scenes than its parts: they have no common "
             "start"
@@ -69,12 +71,12 @@ def main() -> None:
 def write_mean(folders: Sequence[Path], out: Path) -> None:
     """Write a model folder whose weights are the mean of those of others."""
     states = [load_file(folder / WEIGHTS) for folder in folders]
-    config = (folders[0] / "config.json").read_text()
+    others = [(folders[0] / name).read_text() for name in OTHERS]
     for folder, state in zip(folders, states, strict=True):
         same = state.keys() == states[0].keys()
-        if not same or (folder / "config.json").read_text() != config:
+        if not same or [(folder / name).read_text() for name in OTHERS] != others:
             raise SystemExit(f"{folder} is another model than {folders[0]}")
-    out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True)
     save_file(mean_of(states), out / WEIGHTS, metadata={"format": "pt"})
     for name in OTHERS:
         shutil.copyfile(folders[0] / name, out / name)

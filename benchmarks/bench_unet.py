@@ -86,6 +86,7 @@ def main() -> None:
         "recipe": arguments.recipe,
         "train": dump(recipe.train),
         "chips": dump(recipe.chips),
+        "data": dump(replace(recipe.data, root=Path())),
         "cpu_seconds": arguments.cpu_seconds,
     }
     known = known_results(arguments.json, setup).get("scores", {})

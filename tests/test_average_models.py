@@ -88,14 +88,18 @@ def test_a_mean_that_is_worse_than_its_parts_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder, recipe = trained
-    losses = iter([0.5, 0.6, 0.7])
-    monkeypatch.setattr(average, "loss_of", lambda *_: next(losses))
     common: list[Path | str] = ["--data", tmp_path / "scenes", "--recipe", recipe]
-    with pytest.raises(SystemExit, match="have no common start"):
-        run_script(
-            average, monkeypatch, folder, folder, *common, "-o", tmp_path / "mean"
-        )
-    assert not (tmp_path / "mean" / "model.safetensors").exists()
+    for loss in (0.7, float("nan")):
+        losses = iter([0.5, 0.6, loss])
+        monkeypatch.setattr(average, "loss_of", lambda *_, known=losses: next(known))
+        with pytest.raises(SystemExit, match="have no common start"):
+            run_script(
+                average, monkeypatch, folder, folder, *common, "-o", tmp_path / "mean"
+            )
+    with pytest.raises(SystemExit):
+        run_script(average, monkeypatch, folder, folder, *common, "-o", folder)
+    load_model(folder)  # still there
+    assert not (tmp_path / "mean").exists()
 
 
 def test_other_architectures_have_no_mean(

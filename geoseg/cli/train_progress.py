@@ -35,8 +35,8 @@ class TrainingProgress(Display, Listener):
         trace: TracebackType | None,
     ) -> None:
         """Take the bar away."""
-        super().__exit__(kind, error, trace)
-        self._hearing.close()
+        with self._hearing:
+            super().__exit__(kind, error, trace)
 
     def note(self, message: str) -> None:
         """Say a note, and only once: a bad image is met again and again."""

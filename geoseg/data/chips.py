@@ -228,6 +228,11 @@ class ChipSampler:
         block = block_at(self.scenes[place].grid, number)
         labels = self.scenes[place].read_labels(block)
         found = np.flatnonzero(labels == wanted)
+        if not len(found):
+            raise SceneError(
+                f"the labels of {self.scenes[place].name} changed since the training "
+                "looked at them; start it again"
+            )
         row, col = divmod(int(found[int(rng.integers(len(found)))]), block.width)
         return block.row + row, block.col + col
 

@@ -168,11 +168,20 @@ def _candidates(config: DataConfig, one_for_all: Path | None) -> _Candidates:
         taken |= {file.path for file in files}
     names = {file.name for files in found.values() for file in files}
     left = chosen(names, config.leave_out)
-    images, labels = (
-        [file for file in found[pattern] if file.name not in left]
-        for pattern in (config.images, config.labels)
-    )
+    # By whatever name a link gives to it, too.
+    gone = {file.real for file in found[config.images] if file.name in left}
+    images = [
+        file
+        for file in found[config.images]
+        if file.name not in left and file.real not in gone
+    ]
     asked = {file.name for file in images}
+    gone = {file.real for file in found[config.labels] if file.name in left}
+    labels = [
+        file
+        for file in found[config.labels]
+        if file.name not in left and (file.real not in gone or file.name in asked)
+    ]
     # Masks that a run wrote may well be labels, but it wrote them for no other image.
     labels = [
         file for file in labels if file.name in asked or not _is_made(file.path, root)

@@ -111,7 +111,7 @@ def survey(
     pixels = sum(_area(_on_file(source)) for source, _ in kept)
     refuse_or_warn(config.unknown, unknown, pixels, where)
     result = Survey(tuple(s for s, _ in kept), tuple(seen for _, seen in kept))
-    _tell_empty(result, config, part)
+    _tell_empty(result, config, part, images=images)
     return result
 
 
@@ -223,7 +223,8 @@ def _strips(grid: Grid) -> Iterator[Window]:
             yield Window(row, col, rows, min(wide, grid.width - col))
 
 
-def _tell_empty(result: Survey, config: DataConfig, part: str) -> None:
+def _tell_empty(result: Survey, config: DataConfig, part: str, *, images: bool) -> None:
+    hidden = ", and whether the images hold data there (data.nodata)" if images else ""
     empty = [
         entry.name
         for entry, total in zip(config.classes, result.totals, strict=True)
@@ -232,13 +233,13 @@ def _tell_empty(result: Survey, config: DataConfig, part: str) -> None:
     if len(empty) == len(config.classes):
         raise ConfigError(
             f"no pixel of the {part} scenes has a label; check what data.ignore and "
-            "the mask of data.classes name, and what the labels hold"
+            f"the mask of data.classes name, and what the labels hold{hidden}"
         )
     if empty:
         what = "learn" if part == "training" else "be judged by"
         warnings.warn(
             f"no pixel of the {part} scenes is {' or '.join(empty)}; a model cannot "
-            f"{what} it: check data.classes, or take it out",
+            f"{what} it: check data.classes, or take it out{hidden}",
             GeosegWarning,
             stacklevel=3,
         )

@@ -6,7 +6,7 @@ import os
 import pickle
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from geoseg.data.config import DataConfig
 from geoseg.data.labelled import LabelledSource
 from geoseg.data.sources import open_split
 from geoseg.data.survey import Survey, survey
+from geoseg.errors import OutputError
 from geoseg.training.fit import is_first_process
 from geoseg.training.progress import Listener
 from geoseg.types import ModelSpec
@@ -53,8 +54,9 @@ def find_scenes(
         ConfigError: There are none, or none has a label.
         SceneError: One cannot be read, or has labels that mean nothing.
     """
-    left = os.environ.get(_FOUND)
-    if left is not None and not is_first_process():
+    # Taken once: a process that outlives this run must not take it for the next one's.
+    left = None if is_first_process() else os.environ.pop(_FOUND, None)
+    if left is not None:
         # By our own parent, in a file that nobody else may write.
         return cast(TrainingScenes, pickle.loads(Path(left).read_bytes()))
     split = open_split(data, ("train", "validation"))
@@ -88,15 +90,26 @@ def _judged(
 
 @contextmanager
 def left_for_others(scenes: TrainingScenes, processes: int) -> Iterator[None]:
-    """Leave what the first process found to those that it will start."""
+    """Leave what the first process found to those that it will start.
+
+    Raises:
+        OutputError: There is no place for temporary files.
+    """
     if processes == 1 or not is_first_process():
         yield
         return
-    with tempfile.NamedTemporaryFile(prefix="geoseg-scenes-") as file:
-        file.write(pickle.dumps(scenes))
-        file.flush()
-        os.environ[_FOUND] = file.name
+    with ExitStack() as stack:
         try:
-            yield
-        finally:
-            del os.environ[_FOUND]
+            file = stack.enter_context(
+                tempfile.NamedTemporaryFile(prefix="geoseg-scenes-")
+            )
+            pickle.dump(scenes, file)
+            file.flush()
+        except OSError as error:
+            raise OutputError(
+                f"temporary files cannot be written ({error.strerror}), by which the "
+                "processes of a training know its scenes; free some space or set TMPDIR"
+            ) from error
+        os.environ[_FOUND] = file.name
+        stack.callback(os.environ.pop, _FOUND, None)
+        yield

@@ -94,6 +94,8 @@ class _Carried(Dataset["StepBatch | GeosegError"]):
             with heard(notes.append):
                 batch = self.batches[step]
         except GeosegError as error:
+            for text in notes:
+                error.add_note(text)
             return error
         return batch._replace(notes=tuple(notes))
 

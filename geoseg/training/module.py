@@ -135,7 +135,7 @@ class SegmentationModule(LightningModule):
             SceneError: A scene cannot be read.
         """
         if isinstance(batch, GeosegError):
-            agree(self.trainer, batch, ())
+            agree(self.trainer, batch, getattr(batch, "__notes__", ()))
             raise batch  # which `agree` has done
         agree(self.trainer, None, batch.notes)
         optimizer = cast(torch.optim.Optimizer, self.optimizers())

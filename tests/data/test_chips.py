@@ -351,3 +351,11 @@ def test_a_scene_that_is_broken_in_part_is_drawn_again() -> None:
     with pytest.warns(GeosegWarning), pytest.raises(SceneError):
         skipping(scene).chip((0, 0, 0), 8)
     assert scene.reads == 8
+
+
+def test_labels_that_changed_since_they_were_looked_at_are_told() -> None:
+    scene = noise()
+    chips = sampler(scene, balance=1.0)
+    scene.labels[:] = IGNORE
+    with pytest.raises(SceneError, match="labels of noise changed since"):
+        chips.batch(0, 0, 1, 16)

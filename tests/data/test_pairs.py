@@ -305,3 +305,12 @@ def test_what_has_no_counterpart_may_be_skipped(tmp_path: Path) -> None:
         pytest.raises(ConfigError, match="must be the same for both"),
     ):
         found(tmp_path, on_bad="skip")
+
+
+def test_what_is_left_out_does_not_come_back_through_a_link(tmp_path: Path) -> None:
+    touch(tmp_path, "a/x.jpg", "a/x.png", "a/y.jpg", "a/y.png")
+    (tmp_path / "zz").symlink_to("a")
+    patterns = {"images": "{folder}/{stem}.jpg", "labels": "{folder}/{stem}.png"}
+    both = [("a/x", "a/x.jpg", "a/x.png"), ("a/y", "a/y.jpg", "a/y.png")]
+    assert found(tmp_path, **patterns) == both
+    assert found(tmp_path, **patterns, leave_out=["a/x"]) == both[1:]

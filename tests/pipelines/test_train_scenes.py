@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from trainings import Heard, configuration
 
+from geoseg.errors import OutputError
 from geoseg.pipelines import train_scenes
 from geoseg.pipelines.train_scenes import (
     TrainingScenes,
@@ -50,6 +51,11 @@ def test_other_processes_take_over_what_the_first_one_found(
     assert names(found) == [["one", "two"], ["unseen"]]
     before = dict(os.environ)
     with left_for_others(found, processes=2):
+        (path,) = {value for name, value in os.environ.items() if name not in before}
+        assert Path(path).stat().st_mode & 0o077 == 0
+        # The first process itself is not led by it.
+        again = find_scenes(config.data, spec_of(config), None, Heard())
+        assert names(again) == names(found)
         with monkeypatch.context() as other:
             other.setattr(train_scenes, "is_first_process", lambda: False)
             # It shall not look itself: what it would find may be something else.
@@ -57,11 +63,8 @@ def test_other_processes_take_over_what_the_first_one_found(
             taken = find_scenes(config.data, spec_of(config), None, Heard())
         assert names(taken) == names(found)
         assert (taken.trained.totals == found.trained.totals).all()
-        (path,) = {value for name, value in os.environ.items() if name not in before}
-        assert Path(path).stat().st_mode & 0o077 == 0
-        # The first process itself is not led by what another run has left.
-        again = find_scenes(config.data, spec_of(config), None, Heard())
-        assert names(again) == names(found)
+        # One that outlives the run looks for itself in the next one.
+        assert dict(os.environ) == before
     assert dict(os.environ) == before
     assert not Path(path).exists()
 
@@ -72,3 +75,16 @@ def test_a_process_alone_leaves_nothing(tmp_path: Path) -> None:
     before = dict(os.environ)
     with left_for_others(found, processes=1):
         assert dict(os.environ) == before
+
+
+def test_no_place_for_temporary_files_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configuration(tmp_path)
+    found = find_scenes(config.data, spec_of(config), None, Heard())
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    with (
+        pytest.raises(OutputError, match="or set TMPDIR"),
+        left_for_others(found, processes=2),
+    ):
+        pass

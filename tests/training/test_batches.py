@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 from training_runs import WarningChips, loop_config, make_module, train
 
-from geoseg.errors import GeosegWarning
+from geoseg.errors import GeosegWarning, SceneError
 from geoseg.training.batches import StepBatch, StepBatches, load_steps
 
 
@@ -27,3 +29,18 @@ def test_they_are_warned_of_when_their_step_is_taken(tmp_path: Path) -> None:
         train(module, tmp_path)
     told = [str(one.message) for one in warned]
     assert told == ["chip 0 is bad", "chip 1 is bad"]
+
+
+def test_an_error_carries_what_was_warned_of_before(tmp_path: Path) -> None:
+    class Broken(WarningChips):
+        def chip(self, key: Sequence[int], side: int) -> tuple[Tensor, Tensor]:
+            super().chip(key, side)
+            raise SceneError("no scene is left")
+
+    module = make_module(steps=1, batch_size=2, final_share=0.0)
+    module.source = Broken(module.source)
+    with (
+        pytest.warns(GeosegWarning, match=r"^chip 0 is bad$"),
+        pytest.raises(SceneError, match=r"^no scene is left"),
+    ):
+        train(module, tmp_path)
