@@ -2,15 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from running import segment_plainly
 
-from geoseg.evaluation.results import Evaluation
-from geoseg.evaluation.scene import ScoreSettings
+from geoseg.data.labelled import LabelledScene
+from geoseg.evaluation.matching import pair_classes
+from geoseg.evaluation.results import Evaluation, Resampling, RunResult
+from geoseg.evaluation.scene import SceneMasks, SceneScore, ScoreSettings
 from geoseg.pipelines.evaluate import EvaluateConfig, run
+from geoseg.types import ClassInfo
+
+
+def run_result(
+    name: str, infos: Sequence[ClassInfo], scores: Mapping[str, SceneScore]
+) -> RunResult:
+    """A run whose scenes count as told; no file of it is anywhere."""
+    pixels = np.zeros((3, 4, 4), np.uint8)
+    scenes = {
+        scene: SceneMasks(
+            scene,
+            LabelledScene(scene, pixels, pixels[0]),
+            f"{scene}.tif",
+            Path("m.tif"),
+            None,
+        )
+        for scene in scores
+    }
+    return RunResult(
+        name=name,
+        settings={},
+        folder=name,
+        model="toy",
+        model_sha256="0" * 64,
+        pairs=pair_classes(infos, infos),
+        scenes=scenes,
+        scores=scores,
+        resampling=Resampling(),
+        worst=0,
+    )
 
 
 def segmented(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from geoseg.data.labelled import LabelledPixels, LabelledSource
 from geoseg.errors import GeosegWarning, SceneError
 from geoseg.grid import Grid, Window
 from geoseg.io.raster import pixel_factors
-from geoseg.io.resample import below_centres
+from geoseg.io.resample import below_centres, block_strips
 from geoseg.io.resolution import TOLERATED_RATIO, processed_grid
 from geoseg.types import ModelSpec, OnError
 
@@ -143,7 +143,7 @@ class CoarserScene:
         cols, left, right = _below(window.col, window.col_stop, across, source.width)
         labels = np.empty((window.height, window.width), np.uint8)
         width = right - left
-        for row, height in _strips(start, stop, width):
+        for row, height in block_strips(start, stop, _BLOCK, _STRIP_PIXELS // width):
             strip = Window(row, left, height, width)
             marks = self.source.read_labels(strip, unknown)
             inside = (rows >= row) & (rows < row + height)
@@ -162,15 +162,3 @@ def _below(
     """
     centres = below_centres(np.arange(start, stop), factor, length)
     return centres, int(start * factor), min(math.ceil(stop * factor), length)
-
-
-def _strips(start: int, stop: int, width: int) -> Iterator[tuple[int, int]]:
-    """Cut source rows into strips: first row and height."""
-    fitting = max(1, _STRIP_PIXELS // width)
-    # Ends between blocks would decode a row of blocks twice.
-    step = fitting // _BLOCK * _BLOCK or fitting
-    row = start
-    while row < stop:
-        end = min(stop, (row // step + 1) * step)
-        yield row, end - row
-        row = end

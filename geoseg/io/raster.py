@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +26,7 @@ from geoseg.io.gdal import (
     scene_errors,
 )
 from geoseg.io.radiometry import alpha_band, choose_bands, choose_nodata, choose_scale
-from geoseg.io.resample import WindowResampler, axis_kernel
+from geoseg.io.resample import WindowResampler, axis_kernel, block_strips
 from geoseg.io.resolution import Resolution, processed_grid
 from geoseg.io.validity import has_mask, read_bands, visible
 from geoseg.types import ModelSpec
@@ -207,22 +207,12 @@ class SceneReader(RasterReader):
         cols = axis_kernel(window.col, window.col_stop, col_factor, source.width)
         resampler = WindowResampler(rows, cols, len(self.scene.bands))
         width = cols.stop - cols.start
-        for row, height in self._strips(rows.start, rows.stop, width):
+        block = self.dataset.block_shapes[self.scene.bands[0] - 1][0]
+        most = _STRIP_PIXELS // width
+        for row, height in block_strips(rows.start, rows.stop, block, most):
             strip = Window(row, cols.start, height, width)
             resampler.add(row, *self._native(strip))
         return resampler.result()
-
-    def _strips(self, start: int, stop: int, width: int) -> Iterator[tuple[int, int]]:
-        """Cut source rows into strips that end with the file's rows of blocks."""
-        block = self.dataset.block_shapes[self.scene.bands[0] - 1][0]
-        fitting = max(1, _STRIP_PIXELS // width)
-        # Ends between blocks would decode a row of blocks twice.
-        step = fitting // block * block or fitting
-        row = start
-        while row < stop:
-            end = min(stop, (row // step + 1) * step)
-            yield row, end - row
-            row = end
 
 
 def native_grid(dataset: DatasetReader) -> Grid:

@@ -7,6 +7,7 @@ order, so that its value does not depend on the window it was computed in.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -223,3 +224,28 @@ class _Across:
         """Return (targets,) of (columns,)."""
         result: npt.NDArray[np.float32] = self._matrix @ row
         return result
+
+
+def block_strips(
+    start: int, stop: int, block: int, most: int
+) -> Iterator[tuple[int, int]]:
+    """Cut rows into strips that end with a file's rows of blocks.
+
+    Ends between blocks would decode a row of blocks twice.
+
+    Args:
+        start: First row.
+        stop: One past the last row.
+        block: Rows of a block.
+        most: Most rows of a strip; where a block has more, blocks are cut.
+
+    Yields:
+        First row and height of each.
+    """
+    most = max(1, most)
+    step = most // block * block or most
+    row = start
+    while row < stop:
+        end = min(stop, (row // step + 1) * step)
+        yield row, end - row
+        row = end

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from commands import geoseg
+from evaluations import run_result
 from labelled_scenes import CLASSES
 
-from geoseg.data.labelled import LabelledScene
 from geoseg.evaluation.counts import SceneCounts
 from geoseg.evaluation.markdown import markdown
-from geoseg.evaluation.matching import pair_classes
 from geoseg.evaluation.results import (
     Evaluation,
     Failure,
-    Resampling,
     RunResult,
     notes_of,
 )
-from geoseg.evaluation.scene import SceneMasks, SceneScore
+from geoseg.evaluation.scene import SceneScore
 from geoseg.evaluation.tables import comparison_table
 from geoseg.pipelines.evaluate import EvaluateConfig, Watcher
 from geoseg.types import ClassInfo
@@ -33,21 +30,8 @@ def result(name: str, right: int) -> RunResult:
     counts = SceneCounts.zeros(3, 3)
     np.fill_diagonal(counts.confusion, right)
     counts.confusion[0, 1] = 100 - right
-    pixels = np.zeros((3, 4, 4), np.uint8)
-    labelled = LabelledScene("north", pixels, pixels[0])
-    masks = SceneMasks("north", labelled, "north.tif", Path("m.tif"), None)
-    return RunResult(
-        name=name,
-        settings={},
-        folder=name,
-        model="toy",
-        model_sha256="0" * 64,
-        pairs=pair_classes(INFOS, INFOS),
-        scenes={"north": masks},
-        scores={"north": SceneScore(counts, 3, False, 1.0, ())},
-        resampling=Resampling(),
-        worst=0,
-    )
+    score = SceneScore(counts, 3, False, 1.0, ())
+    return run_result(name, INFOS, {"north": score})
 
 
 @pytest.fixture

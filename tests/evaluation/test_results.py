@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+from evaluations import run_result
 
-from geoseg.data.labelled import LabelledScene
 from geoseg.evaluation.counts import SceneCounts
-from geoseg.evaluation.matching import pair_classes
-from geoseg.evaluation.results import Evaluation, Resampling, RunResult, notes_of
-from geoseg.evaluation.scene import SceneMasks, SceneScore
+from geoseg.evaluation.results import Evaluation, notes_of
+from geoseg.evaluation.scene import SceneScore
 from geoseg.types import ClassInfo
 
 INFOS = [ClassInfo(n, f"class {n}", (n, 0, 0)) for n in range(1, 5)]
@@ -27,27 +25,9 @@ def score(scored: list[int], left: list[int] | None = None) -> SceneScore:
     return SceneScore(counts, 3, False, 1.0, ())
 
 
-def run_of(name: str, scores: Mapping[str, SceneScore]) -> RunResult:
-    pixels = np.zeros((3, 4, 4), np.uint8)
-    labelled = LabelledScene("any", pixels, pixels[0])
-    masks = SceneMasks("any", labelled, "any.tif", Path("m.tif"), None)
-    return RunResult(
-        name=name,
-        settings={},
-        folder=name,
-        model="toy",
-        model_sha256="0" * 64,
-        pairs=pair_classes(INFOS, INFOS),
-        scenes=dict.fromkeys(scores, masks),
-        scores=scores,
-        resampling=Resampling(),
-        worst=0,
-    )
-
-
 def told(*runs: Mapping[str, SceneScore]) -> list[str]:
     """Return notes of different parts."""
-    every = tuple(run_of(f"run{n}", scores) for n, scores in enumerate(runs))
+    every = tuple(run_result(f"run{n}", INFOS, scores) for n, scores in enumerate(runs))
     return [
         note
         for note in notes_of(Evaluation("made", every))
