@@ -131,7 +131,8 @@ def override(key: str, value: object) -> str:
 
     Args:
         key: Dotted key, "model.path".
-        value: None, bool, number, string, path, or a sequence of them.
+        value: None, bool, number, string, path, or a sequence or mapping of them; the
+            keys of a mapping are words.
     """
     return f"{key}={_literal(value)}"
 
@@ -147,7 +148,10 @@ def choices(text: str) -> tuple[str, list[object]]:
     if not all(text.partition("=")):
         raise ConfigError(f"{text!r} sets nothing; write it as key=value,value")
     with _one_line_errors(text):
-        parsed = OverridesParser.create().parse_override(text)
+        try:
+            parsed = OverridesParser.create().parse_override(text)
+        except HydraException as error:
+            raise _unreadable(text, error) from error
         values = [parsed.value()]
         if parsed.is_sweep_override():
             values = list(parsed.sweep_iterator(Transformer.identity))
@@ -253,15 +257,18 @@ def _one_line_errors(name: str) -> Iterator[None]:
         message = f"{key} has no value; set it with --set {key}=VALUE"
         raise ConfigError(message) from error
     except OverrideParseException as error:
-        text = error.override.removeprefix("++")
-        raise ConfigError(
-            f"cannot read the setting {text!r}: {_one_line(error)}; quote text with "
-            "special characters, \"key='text'\""
-        ) from error
+        raise _unreadable(error.override.removeprefix("++"), error) from error
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise ConfigError(f"configuration {name}: {_one_line(error)}") from error
     except (OSError, ValueError) as error:  # An unreadable file, not UTF-8, odd YAML.
         raise ConfigError(f"configuration {name}: {_one_line(error)}") from error
+
+
+def _unreadable(text: str, error: HydraException) -> ConfigError:
+    return ConfigError(
+        f"cannot read the setting {text!r}: {_one_line(error)}; quote text with "
+        "special characters, \"key='text'\", several in quotes each, \"key='a','b'\""
+    )
 
 
 def _one_line(error: BaseException) -> str:
@@ -290,6 +297,9 @@ def _literal(value: object) -> str:
         return str(value).lower()
     if isinstance(value, (str, Path)):
         return _quoted(str(value))
+    if isinstance(value, Mapping):
+        items = (f"{key}:{_literal(item)}" for key, item in value.items())
+        return f"{{{','.join(items)}}}"
     if isinstance(value, Sequence):
         return f"[{','.join(_literal(item) for item in value)}]"
     raise ConfigError(f"cannot write {value!r} as a configuration value")

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from geoseg.config import compose, convert, dump, override, pipeline_names
+from geoseg.config import choices, compose, convert, dump, override, pipeline_names
 from geoseg.errors import ConfigError, TilingError
 
 
@@ -138,7 +138,11 @@ def test_an_override_keeps_any_text(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [None, True, 3, 0.25, -1e-9, "1e3", "null", "", [1, 2], ["a b", None]]
+    "value",
+    [
+        *(None, True, 3, 0.25, -1e-9, "1e3", "null", "", [1, 2], ["a b", None], {}),
+        {"a": 1, "b_c": ["#e2a929", {"d": None}]},
+    ],
 )
 def test_an_override_keeps_the_type(value: object) -> None:
     found = compose("segment", [override("model.path", value)])["model"]["path"]
@@ -358,3 +362,10 @@ def test_recipes_are_found_from_any_folder(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "hann" in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_values_that_are_compared_may_be_quoted() -> None:
+    key, values = choices("model.path='runs/a=1/model','b,c'")
+    assert (key, values) == ("model.path", ["runs/a=1/model", "b,c"])
+    with pytest.raises(ConfigError, match=r"quotes each, \"key='a','b'\""):
+        choices("model.path=runs/a=1/model,b")

@@ -28,11 +28,12 @@ from geoseg.types import EvaluatedPart
 EXAMPLES = """\b
 Examples:
   geoseg evaluate dubai-mbrsc --data dubai-mbrsc -o eval
+  geoseg evaluate --data runs/mine/run.yaml --model runs/mine/model -o eval
   geoseg evaluate data -o eval --images 'scenes/{stem}.tif' \\
       --labels 'masks/{stem}.tif' --model my-model
-  geoseg evaluate data -o eval -c mine.yaml --run out
-  geoseg evaluate data -o eval -c mine.yaml --compare model.path=old,new
-  geoseg evaluate data -o eval -c mine.yaml \\
+  geoseg evaluate --data mine.yaml -o eval --run out
+  geoseg evaluate --data mine.yaml -o eval --compare model.path=old,new
+  geoseg evaluate --data mine.yaml -o eval \\
       --compare tiling.overlap=0,96 --compare model.tta=false,true
 
 \b
@@ -71,9 +72,10 @@ score_option = partial(click.option, cls=Option, section="Scores")
 )
 @data_option(
     "--data",
-    metavar="NAME",
-    help="How the scenes lie in FOLDER and what their labels mean: a name of "
-    "configs/data.",
+    metavar="NAME|FILE",
+    help="How the scenes lie in FOLDER, what their labels mean and which are held out: "
+    "a name of configs/data, or a YAML file, such as the recipe of a training or the "
+    "run.yaml that it left; FOLDER may be left out then.",
 )
 @data_option(
     "--images",

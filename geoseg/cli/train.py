@@ -36,6 +36,7 @@ Your own labels: write mine.yaml beside them, which need only say what differs.
   defaults: [train-builtin, {override data: folder}, _self_]
   data:
     root: my-labels          # images/*.tif and masks/*.png, for example
+    resolution: 0.3          # metres a pixel of your images: the model asks for it
     classes:
       - {id: 1, name: roof, color: [200, 72, 56], mask: [1]}
       - {id: 2, name: other, color: [90, 90, 90], mask: [0]}
@@ -43,8 +44,10 @@ Your own labels: write mine.yaml beside them, which need only say what differs.
 
 \b
 The run folder holds:
-  model/                     the finished model: geoseg segment --model RUN/model
-  best.ckpt, last.ckpt       best weights so far, and where training goes on
+  model/                     the finished model: geoseg segment --model RUN/model,
+                             geoseg evaluate --data RUN/run.yaml --model RUN/model
+  best.ckpt, last.ckpt       best weights so far, and where training goes on; --model
+                             takes them, too
   log.csv, validation.csv    losses and scores; tensorboard --logdir RUN has them, too
   pictures/                  predictions beside labels, at each validation
 

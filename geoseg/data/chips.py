@@ -246,9 +246,11 @@ def chip_sampler(seen: Survey, data: DataConfig, chips: ChipConfig) -> ChipSampl
         chips: How chips are cut.
 
     Warns:
-        GeosegWarning: Scenes are too small for their chips.
+        GeosegWarning: Scenes are too small for their chips, or much coarser than they
+            are said to be.
     """
     _tell_small(seen.sources, chips, data.resolution)
+    _tell_coarse(seen.sources, data.resolution)
     return ChipSampler(
         seen.sources,
         len(data.classes),
@@ -283,6 +285,25 @@ def _tell_small(
             f"{len(small)} of {len(scenes)} training scenes ({listed(small)}) are less "
             f"than {config.size / most:.0f} pixels wide or high, so their chips are "
             f"magnified beyond chips.scale; set chips.size to {fitting} or less",
+            GeosegWarning,
+            stacklevel=3,
+        )
+
+
+def _tell_coarse(scenes: Sequence[LabelledSource], resolution: float) -> None:
+    """Warn of scenes whose pixels are larger than the model will say it wants."""
+    pixels = {scene.name: scene.grid.ground_resolution() for scene in scenes}
+    coarse = {
+        name: own
+        for name, own in pixels.items()
+        if own is not None and own > resolution * TOLERATED_RATIO
+    }
+    if coarse:
+        warnings.warn(
+            f"{len(coarse)} of {len(scenes)} training scenes ({listed(coarse)}) have "
+            f"pixels of {min(coarse.values()):.3g} m or more and data.resolution is "
+            f"{resolution:.3g} m, which the model will ask for; set data.resolution to "
+            "that of the images",
             GeosegWarning,
             stacklevel=3,
         )

@@ -110,15 +110,21 @@ class ClassTable:
         table[: len(self.classes)] = [entry.id for entry in self.classes]
         return table
 
-    def index(self, name: str) -> int:
+    def index(self, name: str, key: str) -> int:
         """Return the index of a class by its name.
+
+        Args:
+            name: Its name.
+            key: Key of the recipe that names it, for messages.
 
         Raises:
             ConfigError: There is none.
         """
         names = [entry.name for entry in self.classes]
         if name not in names:
-            raise ConfigError(f"{name!r} is no class; data.classes has {names}")
+            raise ConfigError(
+                f"{key} is {name!r}, which is no class; data.classes has {names}"
+            )
         return names.index(name)
 
     def coding(self, *, colored: bool) -> MaskCoding:

@@ -54,7 +54,8 @@ def as_processed(scene: LabelledSource, spec: ModelSpec) -> LabelledSource:
     if ratio < 1 / TOLERATED_RATIO:
         warnings.warn(
             f"{scene.name} has pixels of {ground:.3g} m and data.resolution is "
-            f"{wanted:.3g} m: scores may be poor; use a finer image",
+            f"{wanted:.3g} m: scores may be poor; set data.resolution to that of the "
+            "images, or use finer ones",
             GeosegWarning,
             stacklevel=2,
         )

@@ -29,7 +29,8 @@ class SplitConfig:
     test: tuple[str, ...] = ()
     """Scenes that are only measured on, and never looked at before."""
     validation_share: float = 0.0
-    """Share of the training scenes that is drawn for validation instead, 0..1."""
+    """Share of the training scenes that is drawn for validation instead, 0..1, where
+    `validation` has no names."""
     test_share: float = 0.0
     """The same for the test."""
     seed: int = 0

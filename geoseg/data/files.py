@@ -257,7 +257,9 @@ def _nodata(mask: Mask, colored: bool) -> float | None:
 def _open_shapes(
     path: Path, grid: Grid, table: ClassTable, config: VectorConfig
 ) -> ShapeLabels:
-    background = IGNORE if config.background is None else table.index(config.background)
+    background = IGNORE
+    if config.background is not None:
+        background = table.index(config.background, "data.vector.background")
     unknown: Counter[str] = Counter()
     count = 0
     meaning = _meaning(table, config)
@@ -279,14 +281,20 @@ def _open_shapes(
 
 
 def _meaning(table: ClassTable, config: VectorConfig) -> Callable[[object], int]:
-    if (config.class_column is None) == (config.class_name is None):
+    if config.class_column is not None and config.class_name is not None:
+        raise ConfigError(
+            f"data.vector says that column {config.class_column} tells a polygon's "
+            f"class, and that all are {config.class_name}; set class_column or "
+            "class_name to null"
+        )
+    if config.class_column is None and config.class_name is None:
         raise ConfigError(
             "polygons need a class: set data.vector.class_column to the column that "
             "tells it, or data.vector.class_name where all are of one class"
         )
     if config.class_name is None:
         return table.of_attribute
-    index = table.index(config.class_name)
+    index = table.index(config.class_name, "data.vector.class_name")
     return lambda _: index
 
 

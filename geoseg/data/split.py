@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from geoseg.data.config import SplitConfig
 from geoseg.data.pairs import chosen, listed
@@ -23,7 +23,7 @@ def split_names(names: Sequence[str], config: SplitConfig) -> dict[Part, list[st
 
     Args:
         names: Names of all scenes.
-        config: Lists, and shares of what they leave to the training.
+        config: Lists, and shares of the training's scenes for parts without names.
 
     Returns:
         The names of each part, in the order of `names`.
@@ -54,16 +54,30 @@ def split_names(names: Sequence[str], config: SplitConfig) -> dict[Part, list[st
     training = [name for name in names if parts.get(name) == "train"]
     # By a hash, so that a scene's place does not depend on which others there are.
     drawn = sorted(training, key=lambda name: _draw(config.seed, name))
-    first = _count(config.validation_share, len(training))
-    second = first + _count(config.test_share, len(training))
+    # A share fills what no name does: lists that are whole stay as they are.
+    shares = {
+        part: 0.0 if patterns[part] else getattr(config, f"{part}_share")
+        for part in ("validation", "test")
+    }
+    first = _count(shares["validation"], len(training))
+    second = first + _count(shares["test"], len(training))
     parts |= dict.fromkeys(drawn[:first], "validation")
     parts |= dict.fromkeys(drawn[first:second], "test")
     result = {part: [n for n in names if parts.get(n) == part] for part in PARTS}
     if not result["train"]:
-        raise ConfigError(
-            f"data.split leaves none of the {len(names)} scenes to train on; change it"
-        )
+        raise ConfigError(_none_left(len(names), shares))
     return result
+
+
+def _none_left(count: int, shares: Mapping[Part, float]) -> str:
+    drawn = [f"data.split.{part}_share=0" for part, share in shares.items() if share]
+    text = f"data.split leaves none of the {count} scenes to train on"
+    if not drawn:
+        return f"{text}; change it"
+    return (
+        f"{text}: each share takes one at least; set {' or '.join(drawn)}, or add "
+        "scenes (a large one may be cut: gdal_translate -srcwin)"
+    )
 
 
 def _count(share: float, total: int) -> int:

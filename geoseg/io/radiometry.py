@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 from rasterio.enums import ColorInterp
@@ -10,6 +11,9 @@ from rasterio.io import DatasetReader
 
 from geoseg.errors import RadiometryError, UsageError
 from geoseg.types import ModelSpec
+
+_NUMBERED = "band "
+"""What the name of a band begins with that is known by its number only."""
 
 
 def choose_bands(
@@ -20,7 +24,8 @@ def choose_bands(
     Without `bands` the dataset must have exactly the model's bands, an alpha band
     apart: guessing which of more bands is red would give wrong classes in silence.
 
-    Bands that declare the model's names as their colours come in its order.
+    Bands that declare the model's names as their colours come in its order. A model
+    that was trained on chosen bands names them by number, and gets the same.
 
     Raises:
         RadiometryError: The bands are not there, or not the number the model takes.
@@ -29,6 +34,8 @@ def choose_bands(
     wanted = len(spec.bands)
     if bands is not None:
         return _check_bands(dataset, spec, tuple(bands))
+    if (numbers := _numbers(spec.bands)) is not None:
+        return _check_numbers(dataset, spec, numbers)
     colors, data = dataset.colorinterp, data_bands(dataset)
     if len(data) == wanted and len(colors) - len(data) <= 1:
         return _by_color(data, [colors[band - 1].name for band in data], spec)
@@ -121,6 +128,40 @@ def _by_color(
     if sorted(colors) != sorted(spec.bands) or len(set(colors)) < len(colors):
         return data
     return tuple(data[colors.index(name)] for name in spec.bands)
+
+
+def band_names(bands: Sequence[int] | None, count: int) -> tuple[str, ...]:
+    """Return what a model declares that is trained on bands of its images.
+
+    Args:
+        bands: Their 1-based numbers, where some were chosen.
+        count: How many they are.
+    """
+    first = tuple(range(1, count + 1))
+    if count == 3 and tuple(bands or first) == first:
+        return ("red", "green", "blue")
+    return tuple(f"{_NUMBERED}{number}" for number in bands or first)
+
+
+def _numbers(names: Sequence[str]) -> tuple[int, ...] | None:
+    """Return the bands that names choose; None if they are just counted."""
+    found = [re.fullmatch(rf"{_NUMBERED}([1-9]\d*)", name, re.ASCII) for name in names]
+    numbers = tuple(int(match[1]) for match in found if match)
+    counted = tuple(range(1, len(names) + 1))
+    return None if len(numbers) < len(names) or numbers == counted else numbers
+
+
+def _check_numbers(
+    dataset: DatasetReader, spec: ModelSpec, numbers: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Check that a dataset has the bands that its model was trained on."""
+    if max(numbers) <= dataset.count:
+        return numbers
+    raise RadiometryError(
+        f"{dataset.name} has {_describe_bands(dataset.colorinterp)}, and model "
+        f"{spec.name} was trained on bands {', '.join(map(str, numbers))} of its "
+        "images; pass the bands of the same colours with --bands"
+    )
 
 
 def _check_bands(

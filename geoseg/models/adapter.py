@@ -235,11 +235,12 @@ class SpatialPriorModule(nn.Module):
     """Convolutional pyramid at strides 4, 8, 16 and 32.
 
     Args:
+        channels: Bands of the image, K.
         inplanes: Channels of the stem; the published module has 64.
         dim: Channels of the ViT, D.
     """
 
-    def __init__(self, inplanes: int, dim: int) -> None:
+    def __init__(self, channels: int, inplanes: int, dim: int) -> None:
         super().__init__()
 
         def conv(channels_in: int, channels_out: int, stride: int) -> list[nn.Module]:
@@ -250,7 +251,7 @@ class SpatialPriorModule(nn.Module):
             ]
 
         self.stem = nn.Sequential(
-            *conv(3, inplanes, 2),
+            *conv(channels, inplanes, 2),
             *conv(inplanes, inplanes, 1),
             *conv(inplanes, inplanes, 1),
             nn.MaxPool2d(kernel_size=3, stride=2, padding=1),
@@ -264,7 +265,7 @@ class SpatialPriorModule(nn.Module):
         self.fc4 = nn.Conv2d(4 * inplanes, dim, kernel_size=1)
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(B, 3, H, W) -> four maps (B, D, ., .), strides 4, 8, 16, 32, rounded up."""
+        """(B, K, H, W) -> four maps (B, D, ., .), strides 4, 8, 16, 32, rounded up."""
         c1 = self.stem(pixel_values)
         c2 = self.conv2(c1)
         c3 = self.conv3(c2)

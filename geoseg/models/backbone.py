@@ -55,7 +55,7 @@ class ViTAdapterBackbone(BackboneMixin, PreTrainedModel):
         self.patch_size = vit.patch
         self.num_features = [dim] * 4
         self.backbone: Any = model
-        self.spm = SpatialPriorModule(config.conv_inplane, dim)
+        self.spm = SpatialPriorModule(vit.channels, config.conv_inplane, dim)
         self.level_embed = nn.Parameter(torch.zeros(3, dim))
         self.interactions = nn.ModuleList(
             InteractionBlock(
@@ -118,7 +118,7 @@ class ViTAdapterBackbone(BackboneMixin, PreTrainedModel):
         """Compute the four levels.
 
         Args:
-            pixel_values: Normalised image, (B, 3, H, W), multiples of the patch size.
+            pixel_values: Normalised image, (B, K, H, W), multiples of the patch size.
 
         Returns:
             `BackboneOutput` whose `feature_maps` are (B, D, ceil(H / s), ceil(W / s))

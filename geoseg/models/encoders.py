@@ -50,6 +50,11 @@ class Encoder(ABC):
         return cast(int, self.model.config.patch_size)
 
     @property
+    def channels(self) -> int:
+        """Bands of the image, K."""
+        return cast(int, self.model.config.num_channels)
+
+    @property
     def num_prefix_tokens(self) -> int:
         """Tokens before the patches."""
         return 1 + getattr(self.model.config, "num_register_tokens", 0)
@@ -64,7 +69,7 @@ class Encoder(ABC):
         """Make the tokens that enter the first block.
 
         Args:
-            pixel_values: Normalised image, (B, 3, H, W), multiples of the patch size.
+            pixel_values: Normalised image, (B, K, H, W), multiples of the patch size.
 
         Returns:
             Tokens (B, prefix + h * w, D), patches row by row, and the keyword arguments

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import Mask2FormerForUniversalSegmentation
 
 from geoseg.errors import GeosegWarning, ModelError
+from geoseg.io.resolution import TOLERATED_RATIO
 from geoseg.models.registry import find_model, load_model, read_spec
 from geoseg.models.warm_start import MEANING, WarmStart, compare, log_start
+from geoseg.types import ModelSpec
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +36,10 @@ _FREE = frozenset(
     | {"pos_embed_shift", "pos_embed_jitter", "pos_embed_rescale", "layerscale_value"}
 )
 """Keys of a backbone that change how it is trained and told, not what it computes."""
+
+
+_SAME_INPUT = 0.005
+"""Difference of means or deviations that is none: about a step of 8 bits."""
 
 
 def start_from(
@@ -90,6 +97,44 @@ def start_from(
     for key in head:
         ours[key][torch.tensor(to)] = theirs[key][torch.tensor(source_rows)]
     return result
+
+
+def warn_of_other_input(name: str, spec: ModelSpec) -> None:
+    """Warn where a model gets other pixels than the one that its weights come from.
+
+    Args:
+        name: The other model, as in `start_from`.
+        spec: What the model declares.
+
+    Warns:
+        GeosegWarning: Means, deviations or resolution differ.
+    """
+    theirs = read_spec(find_model(name))
+    differing = [
+        f"data.{key} is {_shown(ours)}, not {_shown(other)}"
+        for key, ours, other in (
+            ("mean", spec.mean, theirs.mean),
+            ("std", spec.std, theirs.std),
+        )
+        if not np.allclose(ours, other, rtol=0, atol=_SAME_INPUT)
+    ]
+    if spec.resolution is not None and theirs.resolution is not None:
+        ratio = spec.resolution / theirs.resolution
+        if max(ratio, 1 / ratio) > TOLERATED_RATIO:
+            differing.append(
+                f"data.resolution is {spec.resolution:g} m, not {theirs.resolution:g}"
+            )
+    if differing:
+        warnings.warn(
+            f"start_from: {name} knows other pixels ({'; '.join(differing)}), so its "
+            "weights help less; set what is not given by your data to its values",
+            GeosegWarning,
+            stacklevel=2,
+        )
+
+
+def _shown(values: Sequence[float]) -> str:
+    return f"[{', '.join(f'{value:.3f}' for value in values)}]"
 
 
 def _tell_classes(shared: list[str], known: list[str], name: str) -> None:

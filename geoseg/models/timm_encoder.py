@@ -42,6 +42,11 @@ class TimmEncoder(Encoder):
         return cast(int, height if height == width else (height, width))
 
     @property
+    def channels(self) -> int:
+        """See `Encoder`."""
+        return cast(int, self.model.timm_model.patch_embed.proj.in_channels)
+
+    @property
     def num_prefix_tokens(self) -> int:
         """See `Encoder`."""
         return cast(int, self.model.timm_model.num_prefix_tokens)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from geoseg.config import compose, convert, override
-from geoseg.errors import UsageError
+from geoseg.errors import ConfigError, UsageError
 from geoseg.pipelines.evaluate import EvaluateConfig
 
 DEFAULT_PIPELINE = "evaluate"
@@ -33,7 +33,8 @@ KEYS: Mapping[str, str] = {
     "scheduler": "cluster.scheduler",
     "scheduler_file": "cluster.scheduler_file",
 }
-"""Key of the recipe that each option sets; `data`, `clusters` choose from configs/."""
+"""Key of the recipe that each option sets; `data`, `clusters` choose from configs/, and
+`data` may be a file."""
 
 
 def evaluate_config(
@@ -55,11 +56,20 @@ def evaluate_config(
         UsageError: An option, key or value is wrong, or the folder is missing.
     """
     given = {name: value for name, value in options.items() if value not in (None, ())}
+    overrides = []
+    if str(given.get("data", "")).endswith(".yaml"):
+        overrides = _section(given.pop("data"), given.get("root"))
     # What chooses a part goes first: the others set keys in it.
     names = sorted(given, key=lambda name: name not in ("data", "cluster"))
-    overrides = [override(KEYS[name], given[name]) for name in names]
+    overrides += [override(KEYS[name], given[name]) for name in names]
     recipe = DEFAULT_PIPELINE if config is None else os.fspath(config)
     composed = compose(recipe, [*overrides, *settings])
+    if "mapping" not in composed:
+        raise ConfigError(
+            f"{recipe} is no recipe of geoseg evaluate; begin it with `defaults: "
+            "[evaluate, _self_]`, or pass a recipe of geoseg train as --data, whose "
+            "scenes and labels it then takes"
+        )
     composed["data"] = composed.get("data") or {}
     composed["mapping"] = {**composed["mapping"], **dict(map(_pair, mapping))}
     if not composed.get("out"):
@@ -68,6 +78,30 @@ def evaluate_config(
             "configuration"
         )
     return convert(composed, EvaluateConfig)
+
+
+def _section(path: str, root: str | None) -> list[str]:
+    """Read the section `data` of a file: a recipe, a run's, or the section alone.
+
+    Args:
+        path: The file.
+        root: Folder of the labelled scenes, for a file that leaves it open.
+
+    Returns:
+        It as overrides.
+
+    Raises:
+        ConfigError: It cannot be read, or has no such section.
+    """
+    # Both roots are set, since one that is left open could not be composed.
+    tried = compose(path, ["++data.root=.", "++root=."])
+    alone = "classes" in tried
+    if not alone and tried["data"].keys() == {"root"}:
+        raise ConfigError(f"{path} has no section `data`; name a recipe that has one")
+    key = "root" if alone else "data.root"
+    composed = compose(path, [] if root is None else [override(key, root)])
+    section = composed if alone else composed["data"]
+    return [override(f"data.{name}", value) for name, value in section.items()]
 
 
 def _pair(text: str) -> tuple[str, str]:

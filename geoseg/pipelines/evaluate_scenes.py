@@ -103,9 +103,9 @@ def open_labelled(
         raise UsageError(
             f"data.split.{chosen} of {config.root} has no scenes; choose another --part"
         )
-    title = config.root.resolve().name
-    if config.split != SplitConfig():
-        title += f" ({chosen})"
+    # Without a split nobody knows which scenes the model has learned from.
+    held = chosen if config.split != SplitConfig() else "all scenes"
+    title = f"{config.root.resolve().name} ({held})"
     return LabelledSet(title, sources, config.table.infos, config.unknown)
 
 

@@ -22,8 +22,9 @@ from geoseg.data.survey import Survey
 from geoseg.errors import ConfigError, ModelError, OutputError
 from geoseg.io.atomic import atomic_path
 from geoseg.io.lock import exclusive
+from geoseg.io.radiometry import band_names
 from geoseg.models.export import Declared, declare, save_model
-from geoseg.models.fine_tune import start_from
+from geoseg.models.fine_tune import start_from, warn_of_other_input
 from geoseg.models.presets import HEAD, PRETRAINED
 from geoseg.models.registry import find_model, patch_size, weights_sha256
 from geoseg.models.segmenter import build_mask2former
@@ -117,6 +118,8 @@ def _run_alone(config: TrainConfig, listener: Listener) -> Trained:
     if config.start_from is not None and not begun:
         start_from(model, config.start_from, [info.name for info in classes])
     spec = _declare(model, config)
+    if config.start_from is not None and not begun:
+        warn_of_other_input(config.start_from, spec)
     data = config.data
     check_model_folder(config.out, begun)
     scenes = find_scenes(data, spec, config.train.validation_scenes, listener)
@@ -170,7 +173,9 @@ def _declare(
     if len(data.mean) != channels:
         raise ConfigError(
             f"data.mean and data.std have {len(data.mean)} numbers, and the model "
-            f"takes {channels} bands; give as many, or set model.backbone_config"
+            f"takes {channels} bands; choose as many with data.bands, and give a mean "
+            "and std for each, or build a model of more: "
+            f"model.backbone_config.backbone_config.num_channels={len(data.mean)}"
         )
     declare(model, **_declared(config))
     return ModelSpec(
@@ -178,7 +183,7 @@ def _declare(
         tile_size=config.tile_size,
         patch_size=patch,
         classes=tuple(data.table.infos),
-        bands=_bands(data),
+        bands=band_names(data.bands, len(data.mean)),
         scale=tuple(_scale(data).items()),
         mean=data.mean,
         std=data.std,
@@ -197,7 +202,7 @@ def _declared(config: TrainConfig) -> Declared:
     data = config.data
     return {
         "classes": data.table.infos,
-        "bands": _bands(data),
+        "bands": band_names(data.bands, len(data.mean)),
         "scale": _scale(data),
         "mean": data.mean,
         "std": data.std,
@@ -224,13 +229,6 @@ def _start(config: TrainConfig, begun: Mapping[str, object]) -> dict[str, object
         if weights is None:
             raise
     return {"start_from": weights}
-
-
-def _bands(data: DataConfig) -> tuple[str, ...]:
-    count = len(data.mean)
-    if count == 3:
-        return ("red", "green", "blue")
-    return tuple(f"band {number}" for number in range(1, count + 1))
 
 
 def _scale(data: DataConfig) -> dict[str, float]:

@@ -231,8 +231,10 @@ def _memory_errors(module: SegmentationModule) -> Iterator[None]:
         config = module.config
         chips = config.batch_size // config.devices
         size = min(chips, config.micro_batch_size or chips)
-        smaller = max(1, size // 2)
+        smaller = "set chips.size and train.final_chip_size to smaller ones"
+        if size > 1:
+            smaller = f"set train.micro_batch_size={size // 2}, or {smaller}"
         raise TrainingError(
-            f"the GPU's memory is full with {size} chips in a forward pass; set "
-            f"train.micro_batch_size={smaller}, or smaller chips, in another out"
+            f"the GPU's memory is full with {size} chips in a forward pass; {smaller}, "
+            "in another out"
         ) from error

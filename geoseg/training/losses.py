@@ -98,7 +98,7 @@ class DenseMask2FormerLoss(nn.Module):
 
         Args:
             model: The model, in train mode.
-            images: Normalised, (B, 3, H, W).
+            images: Normalised, (B, K, H, W).
             labels: (B, H, W) class indices.
             seeds: Of the sampling points of each image.
             counts: `count` of the whole step, of which these images may be a part.

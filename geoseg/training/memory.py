@@ -87,7 +87,8 @@ def _advice(
     )
     if fitting < 1:
         return (
-            f"{needs}: not one fits; set smaller chips, chips.size and final_chip_size"
+            f"{needs}: not one fits; set smaller chips, chips.size and "
+            "train.final_chip_size"
         )
     return (
         f"{needs}: {fitting} fit; set train.micro_batch_size={fitting}, which gives "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from commands import geoseg
 from evaluations import run_result
 from labelled_scenes import CLASSES
 
+from geoseg.config import compose, convert, dump, recipes
+from geoseg.data.config import DataConfig
 from geoseg.evaluation.counts import SceneCounts
 from geoseg.evaluation.markdown import markdown
 from geoseg.evaluation.results import (
@@ -21,6 +24,7 @@ from geoseg.evaluation.results import (
 from geoseg.evaluation.scene import SceneScore
 from geoseg.evaluation.tables import comparison_table
 from geoseg.pipelines.evaluate import EvaluateConfig, Watcher
+from geoseg.pipelines.train import TrainConfig
 from geoseg.types import ClassInfo
 
 INFOS = [ClassInfo(i, name, (i, 0, 0)) for i, name in enumerate(CLASSES)]
@@ -146,6 +150,9 @@ def test_notes_name_the_runs_that_they_do_not_all_hold_for() -> None:
     ]
 
 
+SEGMENT = str(recipes() / "pipelines" / "segment.yaml")
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -153,6 +160,9 @@ def test_notes_name_the_runs_that_they_do_not_all_hold_for() -> None:
         ([], "-o"),
         (["-o", "out", "--set", "scoring.chips=1"], "scoring.chip"),
         (["-o", "out", "--data", "nothing"], "nothing"),
+        (["-o", "out", "--data", "no.yaml"], "no.yaml: no such file"),
+        (["-o", "out", "--data", SEGMENT], "has no section `data`"),
+        (["-o", "out", "-c", "train-builtin"], "as --data"),
     ],
 )
 def test_a_wrong_call_evaluates_nothing(
@@ -163,3 +173,61 @@ def test_a_wrong_call_evaluates_nothing(
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert configs == []
+
+
+RECIPE = """
+defaults: [train-builtin, {override data: folder}, _self_]
+data:
+  root: own-labels
+  split: {test: [north]}
+  classes:
+    - {id: 1, name: roof, color: [200, 72, 56], mask: ["#aabbcc"]}
+    - {id: 2, name: other, color: [90, 90, 90], mask: [[1, 2, 3]]}
+"""
+
+SECTION = """
+root: ???
+classes:
+  - {id: 1, name: roof, color: [200, 72, 56], mask: ["#aabbcc"]}
+  - {id: 2, name: other, color: [90, 90, 90], mask: [[1, 2, 3]]}
+"""
+
+
+@pytest.mark.parametrize("section", [SECTION, f"# @package data\n{SECTION}"])
+def test_labels_are_read_as_a_training_reads_them(
+    tmp_path: Path, configs: list[EvaluateConfig], section: str
+) -> None:
+    """By its recipe, by what it leaves in its folder, or by the section alone."""
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(RECIPE)
+    left = tmp_path / "run.yaml"
+    left.write_text(dump(convert(compose(str(recipe)), TrainConfig)))
+    alone = tmp_path / "alone.yaml"
+    alone.write_text(section)
+    more = ["-o", "out", "--set", "data.split.seed=3", "--images", "i/{stem}.tif"]
+    for call in ([], ["here"]):
+        for path in (recipe, left):
+            done = geoseg("evaluate", *call, "--data", str(path), *more)
+            assert done.exit_code == 0, done.stderr
+    assert geoseg("evaluate", "here", "--data", str(alone), *more).exit_code == 0
+    one, two, three, four, five = (config.data for config in configs)
+    assert one["root"] == two["root"] == "own-labels"
+    assert three["root"] == four["root"] == five["root"] == "here"
+    for data in (one, two, three, four, five):
+        assert [entry["mask"] for entry in data["classes"]] == [
+            ["#aabbcc"],
+            [[1, 2, 3]],
+        ]
+        assert data["split"]["seed"] == 3
+        assert data["images"] == "i/{stem}.tif"
+    for data in (one, two, three, four):
+        assert data["split"]["test"] == ["north"]
+        assert data["labels"] == "masks/{stem}.*"
+        assert convert({"data": data}, Holder).data.classes[0].mask == ("#aabbcc",)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Reads the section as evaluation does."""
+
+    data: DataConfig

@@ -329,8 +329,13 @@ def test_vectors_that_cannot_be_used_are_named(tmp_path: Path, ground: Path) -> 
         scene(ground, path, vector={"class_column": "sort"})
     with pytest.raises(ConfigError, match=r"set data\.vector\.class_column to"):
         scene(ground, path)
-    with pytest.raises(ConfigError, match=r"'lava' is no class; data\.classes has"):
+    with pytest.raises(ConfigError, match=r"class_name is 'lava', which is no class; "):
         scene(ground, path, vector={"class_name": "lava"})
+    with pytest.raises(ConfigError, match=r"vector\.background is 'sea', which is no"):
+        scene(ground, path, vector={"class_column": "kind", "background": "sea"})
+    both = {"class_column": "kind", "class_name": "road"}
+    with pytest.raises(ConfigError, match=r"column kind .* all are road; set .* null"):
+        scene(ground, path, vector=both)
     with pytest.raises(SceneError, match=r"l\.gpkg cannot be read: .*nine"):
         scene(ground, path, vector={"class_name": "road", "layer": "nine"})
     (tmp_path / "broken.geojson").write_text("{")

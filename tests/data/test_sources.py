@@ -238,3 +238,29 @@ def test_scenes_too_small_for_the_range_of_magnification_are_told(
         chip_sampler(seen, config, ChipConfig(size=100, scale=(0.5, 2.0)))
     assert len(warned) == 1
     chip_sampler(seen, config, ChipConfig(size=80, scale=(0.5, 2.0)))
+
+
+def test_scenes_coarser_than_the_model_will_say_are_told(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    mask = labelled_files.values(100, 100)
+    for name, metres in (("fine", 0.7), ("coarse", 3.0), ("coarser", 10.0)):
+        place = Affine(metres, 0, 500_000, 0, -metres, 5_800_000)
+        for kind, pixels in (
+            ("images", labelled_files.image_of(mask)),
+            ("masks", mask),
+        ):
+            path = tmp_path / kind / f"{name}.tif"
+            rasters.write_raster(path, pixels, transform=place)
+    config = labelled_files.data(tmp_path, resolution=0.5)
+    seen = survey(open_split(config).train, config)
+    told = (
+        r"2 of 3 training scenes \(coarse, coarser\) have pixels of 3 m or more and "
+        r"data\.resolution is 0\.5 m"
+    )
+    with pytest.warns(GeosegWarning, match=told) as warned:
+        chip_sampler(seen, config, ChipConfig(size=40))
+    assert len(warned) == 1
+    chip_sampler(
+        seen, labelled_files.data(tmp_path, resolution=8.0), ChipConfig(size=4)
+    )

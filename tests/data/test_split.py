@@ -41,10 +41,12 @@ def test_a_name_with_brackets_means_the_scene_of_this_name_first() -> None:
 
 
 def test_shares_are_drawn_by_seed_and_name_from_the_training_scenes() -> None:
-    config = SplitConfig(test=("b/*",), validation_share=0.2, test_share=0.1)
+    config = SplitConfig(train=("a/*",), validation_share=0.2, test_share=0.1)
     parts = split_names(NAMES, config)
-    assert [len(parts[part]) for part in ("train", "validation", "test")] == [14, 4, 22]
-    assert sorted(name for part in parts.values() for name in part) == sorted(NAMES)
+    assert [len(parts[part]) for part in ("train", "validation", "test")] == [14, 4, 2]
+    assert sorted(name for part in parts.values() for name in part) == sorted(
+        NAMES[:20]
+    )
     assert split_names(NAMES[::-1], config)["validation"] == parts["validation"][::-1]
     another = split_names(NAMES, SplitConfig(validation_share=0.1, seed=1))
     assert (
@@ -70,12 +72,42 @@ def test_shares_are_drawn_by_seed_and_name_from_the_training_scenes() -> None:
             SplitConfig(train=("a/*",), test=("a/3",)),
             r"a/3 is in data\.split\.train and",
         ),
-        (SplitConfig(test=("*",)), "none of the 40 scenes to train on"),
+        (SplitConfig(test=("*",)), "none of the 40 scenes to train on; change it"),
     ],
 )
 def test_splits_that_cannot_be_are_refused(config: SplitConfig, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         split_names(NAMES, config)
+
+
+def test_a_share_fills_no_part_that_has_names() -> None:
+    whole = SplitConfig(("a/*",), ("b/1", "b/2"), ("b/3",), 0.1, 0.1)
+    parts = split_names(NAMES, whole)
+    assert parts == {
+        "train": NAMES[:20],
+        "validation": ["b/1", "b/2"],
+        "test": ["b/3"],
+    }
+    drawn = split_names(NAMES, SplitConfig(("a/*",), ("b/1",), (), 0.1, 0.1))
+    assert [len(drawn[part]) for part in ("train", "validation", "test")] == [18, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (SplitConfig(validation_share=0.1, test_share=0.1), r"validation.* or .*test"),
+        (
+            SplitConfig((), ("a",), (), 0.1, 0.1),
+            r"set data\.split\.test_share=0, or add",
+        ),
+    ],
+)
+def test_few_scenes_and_shares_are_told_what_to_set(
+    config: SplitConfig, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"none of the 2 scenes .*{message}"):
+        split_names(["a", "b"], config)
+    assert split_names(["a", "b", "c"], config)["train"]
 
 
 @pytest.mark.parametrize("shares", [(-0.1, 0.0), (0.5, 0.5)])

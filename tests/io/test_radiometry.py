@@ -11,6 +11,7 @@ from rasterio.enums import ColorInterp
 from rasters import NORTH_UP, rgb_spec, write_raster
 
 from geoseg.errors import RadiometryError, SceneError, UsageError
+from geoseg.io.radiometry import band_names
 from geoseg.io.raster import SceneReader, open_scene
 
 
@@ -156,3 +157,38 @@ def test_a_container_of_rasters_is_refused_with_the_name_of_one(tmp_path: Path) 
             dataset.write(pixels(3))
     with pytest.raises(SceneError, match=r"gdal_translate \S*first\S* out.tif"):
         open_scene(path, rgb_spec())
+
+
+def test_a_model_of_chosen_bands_gets_the_same(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "a.tif", pixels(4))
+    chosen = rgb_spec(bands=band_names([4, 3, 2], 3))
+    assert chosen.bands == ("band 4", "band 3", "band 2")
+    assert open_scene(path, chosen).bands == (4, 3, 2)
+    assert open_scene(path, chosen, bands=[1, 2, 3]).bands == (1, 2, 3)
+    three = write_raster(tmp_path / "b.tif", pixels(3))
+    assert open_scene(three, rgb_spec(bands=band_names([3, 2, 1], 3))).bands == (
+        3,
+        2,
+        1,
+    )
+    told = r"has 3 bands, and model toy was trained on bands 4, 3, 2 .* --bands"
+    with pytest.raises(RadiometryError, match=told):
+        open_scene(three, chosen)
+
+
+@pytest.mark.parametrize("bands", [None, (1, 2, 3, 4)])
+def test_bands_that_are_only_counted_choose_none_of_more(
+    tmp_path: Path, bands: tuple[int, ...] | None
+) -> None:
+    names = band_names(bands, 4)
+    assert names == ("band 1", "band 2", "band 3", "band 4")
+    four = write_raster(tmp_path / "a.tif", pixels(4))
+    assert open_scene(four, rgb_spec(bands=names)).bands == (1, 2, 3, 4)
+    five = write_raster(tmp_path / "b.tif", pixels(5))
+    with pytest.raises(RadiometryError, match="takes 4"):
+        open_scene(five, rgb_spec(bands=names))
+    assert band_names((1, 2, 3), 3) == band_names(None, 3) == ("red", "green", "blue")
+    # Names of other tools that are no numbers of bands.
+    odd = rgb_spec(bands=("band 8A", "band 0", "band 2"))
+    three = write_raster(tmp_path / "c.tif", pixels(3))
+    assert open_scene(three, odd).bands == (1, 2, 3)

@@ -280,3 +280,21 @@ def test_modules_of_timm_are_the_librarys_own() -> None:
     theirs = timm.create_model("vit_small_patch16_224", **made)
     names = {f"timm_model.{name}" for name in theirs.state_dict()}
     assert set(vit.state_dict()) == names
+
+
+@pytest.mark.parametrize(
+    ("keys", "name"), [(tiny_models.vit_keys(), "num_channels"), (TIMM_DINOV3, None)]
+)
+def test_images_may_have_more_bands(keys: dict[str, Any], name: str | None) -> None:
+    """The convolutional branch takes as many as the ViT does."""
+    five = keys | {name: 5} if name else timm_keys(keys["architecture"], in_chans=5)
+    model: Any = tiny_models.adapter(backbone_config=five)
+    model.eval()
+    pixels = torch.cat([image(64, 96), image(64, 96)], 1)[:, :5]
+    with torch.no_grad():
+        plain = model(pixels).feature_maps
+        for band in range(5):
+            changed = pixels.clone()
+            changed[:, band] += 1
+            other = model(changed).feature_maps
+            assert not any(torch.equal(a, b) for a, b in zip(plain, other, strict=True))

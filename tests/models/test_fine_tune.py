@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,8 @@ import torch
 from stubs import save_stub
 
 from geoseg.errors import GeosegWarning, ModelError
-from geoseg.models import build_mask2former
-from geoseg.models.fine_tune import start_from
+from geoseg.models import build_mask2former, read_spec
+from geoseg.models.fine_tune import start_from, warn_of_other_input
 
 NAMES = [info.name for info in tiny_models.CLASSES]
 HEAD = "class_predictor.weight", "class_predictor.bias"
@@ -109,3 +111,27 @@ def test_settings_of_the_loss_stay_and_unknown_classes_are_told(tmp_path: Path) 
         start_from(model, str(tmp_path), ["a", "b", "c", "d"])
     weights = model.state_dict()["criterion.empty_weight"]
     assert weights.tolist() == pytest.approx([1, 1, 1, 1, 0.9])
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, None),
+        ({"mean": (0.431, 0.41, 0.296), "resolution": 0.6}, None),
+        ({"resolution": None}, None),
+        ({"mean": (0.485, 0.456, 0.406)}, r"mean is \[0\.485, 0\.456, 0\.406\], not"),
+        ({"std": (0.2, 0.2, 0.2)}, r"data\.std is"),
+        ({"resolution": 10.0}, r"resolution is 10 m, not 0\.5\)"),
+    ],
+)
+def test_other_pixels_than_the_start_knows_are_told(
+    tmp_path: Path, changes: dict[str, Any], told: str | None
+) -> None:
+    tiny_models.save_segmenter(tmp_path)
+    spec = dataclasses.replace(read_spec(tmp_path), **changes)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_of_other_input(str(tmp_path), spec)
+    assert [str(one.message) for one in caught if told is None] == []
+    if told is not None:
+        assert re.search(told, str(caught[0].message))

@@ -163,7 +163,7 @@ def test_files_tell_the_same_and_load_nothing(
     assert told["by_class"]["class 2"]["iou"] == float(result.metrics.iou[1])
     assert told["intervals"] is None
     assert any("2 scenes are too few" in note for note in record["notes"])
-    assert record["title"] == root.name  # no split, no part of one
+    assert record["title"] == f"{root.name} (all scenes)"  # no split, no part of one
     number = f"{float(result.metrics.mean_iou):.3f}"
     page = (tmp_path / "evaluation.html").read_text()
     assert number in (tmp_path / "evaluation.md").read_text()

@@ -15,9 +15,11 @@ import tiny_models
 import torch
 import yaml
 from PIL import Image
+from rasters import write_raster
 from safetensors.torch import load_file
-from trainings import Heard, configuration
+from trainings import Heard, configuration, write_pairs
 
+import geoseg
 from geoseg.config import convert
 from geoseg.data.config import SplitConfig
 from geoseg.errors import (
@@ -183,8 +185,41 @@ def test_a_model_that_was_not_made_here_stays(tmp_path: Path) -> None:
 
 def test_bands_that_the_model_does_not_take_are_refused(tmp_path: Path) -> None:
     four = {"mean": [0.5] * 4, "std": [0.5] * 4}
-    with pytest.raises(ConfigError, match="have 4 numbers, and the model takes 3"):
+    told = r"have 4 numbers, and the model takes 3 .*num_channels=4"
+    with pytest.raises(ConfigError, match=told):
         run(configuration(tmp_path, **four))
+
+
+def test_chosen_bands_are_those_of_the_finished_model(tmp_path: Path) -> None:
+    """Four of five, out of order: trained, and run on other images without a word."""
+    patterns = write_pairs(tmp_path, ["a", "b"])
+    for name in ("a", "b"):
+        path = tmp_path / "scenes" / "images" / f"{name}.png"
+        with Image.open(path) as picture:
+            image = np.array(picture).transpose(2, 0, 1)
+        path.unlink()
+        write_raster(path.with_suffix(".tif"), np.concatenate([image, image[:2]]))
+    vit = tiny_models.vit_keys(num_channels=4)
+    adapter = tiny_models.adapter_keys(freeze_backbone=False, backbone_config=vit)
+    config = configuration(
+        tmp_path, model=tiny_models.preset(backbone_config=adapter), split={}
+    )
+    data = dataclasses.replace(
+        config.data,
+        layout="pairs",
+        images="images/{stem}.tif",
+        labels=patterns["labels"],
+        bands=(5, 3, 2, 1),
+        mean=(0.5,) * 4,
+        std=(0.2,) * 4,
+    )
+    config = dataclasses.replace(config, data=data)
+    folder = run(config).folder
+    spec = read_spec(folder)
+    assert spec.bands == ("band 5", "band 3", "band 2", "band 1")
+    scene = tmp_path / "scenes" / "images" / "a.tif"
+    geoseg.segment([scene], tmp_path / "maps", model=str(folder))
+    assert (tmp_path / "maps" / "a" / "classes.tif").is_file()
 
 
 @pytest.mark.parametrize(

@@ -276,3 +276,9 @@ def test_a_full_gpu_says_what_to_set() -> None:
         _memory_errors(module),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory")
+    one: SegmentationModule = make_module(batch_size=8, micro_batch_size=1)
+    with (
+        pytest.raises(TrainingError, match=r"1 chips .* pass; set chips\.size and "),
+        _memory_errors(one),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory")
