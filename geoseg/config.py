@@ -7,7 +7,7 @@ import difflib
 import itertools
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +23,7 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import JobRuntime
 from hydra.errors import HydraException, OverrideParseException
 from hydra.version import VersionBase
-from omegaconf import MissingMandatoryValue, OmegaConf
+from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from geoseg._conversion import convert
@@ -89,14 +89,19 @@ def compose(name_or_path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     path = _find_pipeline(name_or_path)
     root = recipes()
     search = [str(root / "pipelines"), str(root / "configs")]
-    groups = _group_names([path.parent, *map(Path, search)])
-    arguments = [
-        override("hydra.searchpath", [f"file://{folder}" for folder in search]),
-        *(_forced(text, groups) for text in overrides),
-    ]
     with _COMPOSING, _one_line_errors(name_or_path), _hydra_state_of_its_own():
+        groups = _group_names(map(Path, search)) | _groups_named_in(path)
+        # Hydra takes any folder beside the recipe for a group of parts: `out/`, too.
+        beside = _folders(path.parent) - groups
+        late = [text for text in overrides if text.partition("=")[0] in beside]
+        arguments = [
+            override("hydra.searchpath", [f"file://{folder}" for folder in search]),
+            *(_forced(text, groups) for text in overrides if text not in late),
+        ]
         with initialize_config_dir(str(path.parent), version_base="1.3"):
             composed = hydra_compose(path.stem, arguments)
+        for text in late:
+            _set(composed, text)
         plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     return cast(dict[str, Any], plain)
 
@@ -198,14 +203,34 @@ def _known() -> str:
     return f"one of {', '.join(pipeline_names())}"
 
 
-def _group_names(folders: Sequence[Path]) -> set[str]:
+def _group_names(folders: Iterable[Path]) -> set[str]:
     """Return the names of the groups (sub-folders with YAML files) in some folders."""
     return {
-        entry.name
+        name
         for folder in folders
-        for entry in folder.iterdir()
-        if entry.is_dir() and any(entry.glob("*.yaml"))
+        for name in _folders(folder)
+        if any((folder / name).glob("*.yaml"))
     }
+
+
+def _folders(folder: Path) -> set[str]:
+    return {entry.name for entry in folder.iterdir() if entry.is_dir()}
+
+
+def _groups_named_in(path: Path) -> set[str]:
+    """Return the groups that the defaults list of a recipe takes parts of."""
+    content = yaml.safe_load(path.read_text())
+    defaults = content.get("defaults") if isinstance(content, Mapping) else None
+    entries = defaults if isinstance(defaults, list) else []
+    keys = [key for entry in entries if isinstance(entry, Mapping) for key in entry]
+    return {str(key).split()[-1].split("@")[0].strip("/") for key in keys if key}
+
+
+def _set(composed: DictConfig, text: str) -> None:
+    """Apply an override to what was composed, as Hydra applies those of values."""
+    (parsed,) = OverridesParser.create().parse_overrides([text])
+    key = parsed.get_key_element()
+    OmegaConf.update(composed, key, parsed.value(), force_add=True)
 
 
 def _forced(text: str, groups: set[str]) -> str:

@@ -44,14 +44,16 @@ def recolor(rng: np.random.Generator, image: Tensor, strength: float) -> Tensor:
 
     Args:
         rng: Where the numbers come from.
-        image: (C, H, W), float, 0..1.
+        image: (C, H, W), float, mostly 0..1.
         strength: Largest relative change.
     """
     if strength == 0:
         return image
-    # torchvision clamps to 1, and a few pixels of some sensors are above their scale.
-    peak = max(1.0, float(image.max()))
-    return peak * _recolored(rng, image / peak, strength)
+    # torchvision clamps to 0..1. A few pixels of some sensors are above their scale,
+    # and decibels and heights are below 0.
+    low, high = min(0.0, float(image.min())), max(1.0, float(image.max()))
+    span = high - low
+    return span * _recolored(rng, (image - low) / span, strength) + low
 
 
 def _recolored(rng: np.random.Generator, image: Tensor, strength: float) -> Tensor:

@@ -284,7 +284,8 @@ def _tell_small(
         warnings.warn(
             f"{len(small)} of {len(scenes)} training scenes ({listed(small)}) are less "
             f"than {config.size / most:.0f} pixels wide or high, so their chips are "
-            f"magnified beyond chips.scale; set chips.size to {fitting} or less",
+            f"magnified beyond chips.scale; set chips.size to {fitting} or less, a "
+            "multiple of the patch size, and train.final_chip_size alike",
             GeosegWarning,
             stacklevel=3,
         )

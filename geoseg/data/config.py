@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -121,11 +122,30 @@ class DataConfig:
                 f"data.bands names {len(self.bands)} bands, and data.mean has "
                 f"{len(self.mean)} numbers; give one for each band"
             )
+        self._check_pixels()
         if not self.resolution > 0:
             raise ConfigError(
                 f"data.resolution is {self.resolution} m; use more than 0"
             )
         self.table.declared_kind()  # Refuses what contradicts itself.
+
+    def _check_pixels(self) -> None:
+        """Check what numbers of pixels mean, before they make a loss that is NaN."""
+        if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
+            raise ConfigError(
+                "data.mean and data.std: give numbers, and deviations above 0"
+            )
+        if self.scale is None and max(map(abs, (*self.mean, *self.std))) > 1:
+            raise ConfigError(
+                "data.mean and data.std are those of pixels that were divided by 255 "
+                "(by data.scale, where it is given): 0 to 1"
+            )
+        if self.scale is not None and not 0 < self.scale < math.inf:
+            raise ConfigError(
+                f"data.scale is {self.scale}; give the digital number that means 1.0"
+            )
+        if self.bands is not None and min(self.bands, default=1) < 1:
+            raise ConfigError(f"data.bands are {list(self.bands)}; they count from 1")
 
     @property
     def table(self) -> ClassTable:

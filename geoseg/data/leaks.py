@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 import pyproj
 import shapely
+from pyproj.exceptions import ProjError
 from shapely.geometry.base import BaseGeometry
 
 from geoseg.data.labelled import LabelledScene
@@ -90,14 +91,20 @@ def _overlapping(placed: Sequence[InPart]) -> Iterator[str]:
 
 
 def _footprint(grid: Grid) -> BaseGeometry:
-    """Return the outline of a scene in degrees; empty where its CRS ends."""
+    """Return the outline of a scene in degrees; empty where its CRS ends.
+
+    And where no way leads there: local grids, other planets.
+    """
     frame = shapely.box(0, 0, grid.width, grid.height)
     longest = max(grid.width, grid.height)
     edges = shapely.segmentize(frame, longest / _EDGE_PARTS)
     outline = shapely.transform(edges, affine_points(grid.transform))
-    to_degrees = pyproj.Transformer.from_crs(
-        pyproj.CRS.from_wkt(str(grid.crs)), "EPSG:4326", always_xy=True
-    )
+    try:
+        to_degrees = pyproj.Transformer.from_crs(
+            pyproj.CRS.from_wkt(str(grid.crs)), "EPSG:4326", always_xy=True
+        )
+    except ProjError:
+        return shapely.Polygon()
     degrees = shapely.transform(outline, on_points(to_degrees.transform))
     points = shapely.get_coordinates(degrees)
     if not np.isfinite(points).all():

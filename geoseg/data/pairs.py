@@ -8,7 +8,7 @@ import glob
 import os
 import re
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -168,20 +168,8 @@ def _candidates(config: DataConfig, one_for_all: Path | None) -> _Candidates:
         taken |= {file.path for file in files}
     names = {file.name for files in found.values() for file in files}
     left = chosen(names, config.leave_out)
-    # By whatever name a link gives to it, too.
-    gone = {file.real for file in found[config.images] if file.name in left}
-    images = [
-        file
-        for file in found[config.images]
-        if file.name not in left and file.real not in gone
-    ]
+    images, labels = _without(left, found[config.images], found[config.labels])
     asked = {file.name for file in images}
-    gone = {file.real for file in found[config.labels] if file.name in left}
-    labels = [
-        file
-        for file in found[config.labels]
-        if file.name not in left and (file.real not in gone or file.name in asked)
-    ]
     # Masks that a run wrote may well be labels, but it wrote them for no other image.
     labels = [
         file for file in labels if file.name in asked or not _is_made(file.path, root)
@@ -189,6 +177,33 @@ def _candidates(config: DataConfig, one_for_all: Path | None) -> _Candidates:
     return _Candidates(
         _by_name(config.images, images), _by_name(config.labels, labels), made
     )
+
+
+def _without(
+    left: Collection[str], images: Sequence[_File], labels: Sequence[_File]
+) -> tuple[list[_File], list[_File]]:
+    """Leave scenes out, by whatever names links give to them, too.
+
+    The same image with other labels is another scene, and stays.
+    """
+    of_name = {file.name: file.real for file in reversed(labels)}
+    gone = {(file.real, of_name.get(file.name)) for file in images if file.name in left}
+    gone_images = {image for image, _ in gone}
+    kept = [
+        file
+        for file in images
+        if file.name not in left
+        and (file.real, of_name.get(file.name)) not in gone
+        and (file.real not in gone_images or file.name in of_name)
+    ]
+    asked = {file.name for file in kept}
+    gone_labels = {file.real for file in labels if file.name in left}
+    return kept, [
+        file
+        for file in labels
+        if file.name not in left
+        and (file.real not in gone_labels or file.name in asked)
+    ]
 
 
 def _is_made(path: Path, root: Path) -> bool:

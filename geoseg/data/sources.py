@@ -46,17 +46,45 @@ def open_split(config: DataConfig, parts: Collection[Part] = PARTS) -> Split:
     Warns:
         GeosegWarning: A scene is left out, or two parts share ground or images.
     """
+    return _open(config, _find(config), parts)
+
+
+def open_first(
+    config: DataConfig, order: Sequence[Part]
+) -> tuple[Part, tuple[LabelledSource, ...]]:
+    """Open the first of some parts that has scenes; the last one may have none.
+
+    Raises, warns: As `open_split`.
+    """
+    found = _find(config)
+    part = next((part for part in order if found.names[part]), order[-1])
+    opened: tuple[LabelledSource, ...] = getattr(_open(config, found, (part,)), part)
+    return part, opened
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Scenes that were found, and not opened yet."""
+
+    names: Mapping[Part, Sequence[str]]
+    pairs: Mapping[str, Pair]
+    """Files by name of the scene; empty where scenes are in parts."""
     opens: Callable[[str], LabelledSource]
-    pairs: dict[str, Pair] = {}
+
+
+def _find(config: DataConfig) -> _Found:
     if config.layout == "parts":
         opens = partial(load_part_scene, config.root, table=config.table)
-        every: Sequence[str] = read_part_index(config.root).names
-    else:
-        pairs = {pair.name: pair for pair in find_pairs(config)}
-        opens = partial(_open_pair, pairs, config)
-        every = list(pairs)
-    names = split_names(every, config.split)
-    opened = {part: _opened(names[part], opens, config.on_bad) for part in parts}
+        every = read_part_index(config.root).names
+        return _Found(split_names(every, config.split), {}, opens)
+    pairs = {pair.name: pair for pair in find_pairs(config)}
+    names = split_names(list(pairs), config.split)
+    return _Found(names, pairs, partial(_open_pair, pairs, config))
+
+
+def _open(config: DataConfig, found: _Found, parts: Collection[Part]) -> Split:
+    names, pairs = found.names, found.pairs
+    opened = {part: _opened(names[part], found.opens, config.on_bad) for part in parts}
     for part, scenes in opened.items():
         if names[part] and not scenes:
             raise ConfigError(

@@ -69,7 +69,7 @@ def pair_classes(
     rows = [info for info in labels if info.name not in left]
     targets = _targets(rows, model, mapping or {})
     others = [info for info in model if targets[info.id] is None]
-    if not any(isinstance(target, int) for target in targets.values()):
+    if not set(targets.values()) & set(range(len(rows))):
         raise UsageError(
             f"the model's classes ({_listed(model)}) and those of the labels "
             f"({_listed(rows)}) have no name in common; pair them with "

@@ -111,6 +111,11 @@ def read_shapes(
             f"the labels {path} cannot be read: {error}; give a file with polygons, "
             "for example GeoPackage or GeoJSON"
         ) from error
+    except pyproj.exceptions.ProjError as error:
+        raise SceneError(
+            f"no way leads from the CRS of the labels {path} to that of the scene "
+            f"({error}); convert them with ogr2ogr -t_srs"
+        ) from error
     # An index of the file may give them in any order.
     order = np.argsort(fids)
     order = order[shapely.area(geometries[order]) > 0]  # Points and lines paint none.

@@ -271,15 +271,18 @@ def _evaluation(
         for scene, reason in one.failures.items()
     ]
     left_out = {failure.scene for failure in failures}
+    # Labels that cannot be used are no reason for masks that are not there.
+    causes = sorted(failures, key=lambda failure: not failure.run)
     if not compared:
-        raise EvaluationError(f"{failures[0].what}: {failures[0].reason}")
+        cause = causes[0]
+        raise EvaluationError(f"{cause.what}: {cause.reason}")
     runs = []
     for one in compared:
         common = [name for name in one.scores if name not in left_out]
         if not common:
+            cause = causes[0]
             raise EvaluationError(
-                f"no labelled scene could be compared; {failures[0].what}: "
-                f"{failures[0].reason}"
+                f"no labelled scene could be compared; {cause.what}: {cause.reason}"
             )
         runs.append(
             RunResult(

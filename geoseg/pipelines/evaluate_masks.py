@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -72,9 +73,15 @@ def pair_masks(
     before, else by a name that is one scene's and one mask's only.
     """
     by_image = {_place(one.source): one for one in made.predictions.values()}
+    # Two links to one file are one scene where masks are made, and two here.
+    by_file = {os.path.realpath(place): one for place, one in by_image.items()}
     images = {one.name: _place(files[one.name]) for one in sources}
     failures = {_place(image): reason for image, reason in made.failures.items()}
-    known = {name: by_image[at] for name, at in images.items() if at in by_image}
+    known = {
+        name: found
+        for name, at in images.items()
+        if (found := by_image.get(at) or by_file.get(os.path.realpath(at)))
+    }
     named = _by_name(files, known, made) if made.found else {}
     pairs, missing = {}, {}
     for source in sources:

@@ -22,7 +22,7 @@ from geoseg.data.classes import Unknown, check_known, refuse_or_warn
 from geoseg.data.config import DataConfig, SplitConfig
 from geoseg.data.labelled import LabelledSource
 from geoseg.data.pairs import listed
-from geoseg.data.sources import open_split
+from geoseg.data.sources import open_first
 from geoseg.data.survey import survey_scene
 from geoseg.discovery.files import located
 from geoseg.errors import (
@@ -182,13 +182,8 @@ def _completed(data: Mapping[str, Any]) -> dict[str, Any]:
 def _open_part(
     config: DataConfig, part: EvaluatedPart
 ) -> tuple[str, tuple[LabelledSource, ...]]:
-    if part != "auto":
-        return part, getattr(open_split(config, (part,)), part)
-    for name in ("test", "validation", "train"):
-        sources: tuple[LabelledSource, ...] = getattr(open_split(config, (name,)), name)
-        if sources:
-            break
-    return name, sources
+    order = ("test", "validation", "train") if part == "auto" else (part,)
+    return open_first(config, order)
 
 
 def image_files(sources: Sequence[LabelledSource], out: Path) -> dict[str, str]:

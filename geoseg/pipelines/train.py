@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from transformers import Mask2FormerForUniversalSegmentation
 from geoseg.config import dump
 from geoseg.data.chips import ChipConfig, chip_sampler
 from geoseg.data.config import DataConfig
+from geoseg.data.files import FileScene
 from geoseg.data.labelled import LabelledSource
 from geoseg.data.survey import Survey
-from geoseg.errors import ConfigError, ModelError, OutputError
+from geoseg.errors import ConfigError, ModelError, OutputError, TilingError
 from geoseg.io.atomic import atomic_path
 from geoseg.io.lock import exclusive
 from geoseg.io.radiometry import band_names
@@ -117,12 +118,15 @@ def _run_alone(config: TrainConfig, listener: Listener) -> Trained:
     model = build_mask2former({**_without_start(config), "num_labels": len(classes)})
     if config.start_from is not None and not begun:
         start_from(model, config.start_from, [info.name for info in classes])
-    spec = _declare(model, config)
+    spec = _describe(model, config)
     if config.start_from is not None and not begun:
         warn_of_other_input(config.start_from, spec)
     data = config.data
     check_model_folder(config.out, begun)
     scenes = find_scenes(data, spec, config.train.validation_scenes, listener)
+    declared = _declared(config, scenes.trained.sources)
+    declare(model, **declared)
+    spec = replace(spec, scale=tuple(declared["scale"].items()))
     chips = chip_sampler(scenes.trained, data, config.chips)
     recipe = recipe_of(config, scenes) | _start(config, begun)
     check_folder(config.out, recipe)
@@ -157,18 +161,25 @@ def _run_alone(config: TrainConfig, listener: Listener) -> Trained:
             validation=[scene.name for scene in scenes.judged.sources],
             recipe=recipe,
         )
-        _write_model(config, module.average, card)
+        _write_model(config.out, module.average, card, declared)
     return Trained(config.out / "model", outcome)
 
 
-def _declare(
-    model: Mask2FormerForUniversalSegmentation,
-    config: TrainConfig,
+def _describe(
+    model: Mask2FormerForUniversalSegmentation, config: TrainConfig
 ) -> ModelSpec:
-    """Put what geoseg has to know into the model, and describe it."""
+    """Check that model and data fit, and describe what will come out."""
     patch = patch_size(model.config)
-    for size in (config.chips.size, config.train.final_chip_size, config.tile_size):
-        check_tile_size(size, patch)
+    sizes = {
+        "chips.size": config.chips.size,
+        "train.final_chip_size": config.train.final_chip_size,
+        "tile_size": config.tile_size,
+    }
+    for key, size in sizes.items():
+        try:
+            check_tile_size(size, patch)
+        except TilingError as error:
+            raise TilingError(f"{key}: {error}") from error
     data, channels = config.data, _channels(model)
     if len(data.mean) != channels:
         raise ConfigError(
@@ -177,14 +188,13 @@ def _declare(
             "and std for each, or build a model of more: "
             f"model.backbone_config.backbone_config.num_channels={len(data.mean)}"
         )
-    declare(model, **_declared(config))
     return ModelSpec(
         name=config.out.name,
         tile_size=config.tile_size,
         patch_size=patch,
         classes=tuple(data.table.infos),
         bands=band_names(data.bands, len(data.mean)),
-        scale=tuple(_scale(data).items()),
+        scale=(),  # known when the images are
         mean=data.mean,
         std=data.std,
         resolution=data.resolution,
@@ -198,12 +208,12 @@ def _channels(model: Mask2FormerForUniversalSegmentation) -> int:
     return first.in_channels
 
 
-def _declared(config: TrainConfig) -> Declared:
+def _declared(config: TrainConfig, trained: Sequence[LabelledSource]) -> Declared:
     data = config.data
     return {
         "classes": data.table.infos,
         "bands": band_names(data.bands, len(data.mean)),
-        "scale": _scale(data),
+        "scale": _scale(data, trained),
         "mean": data.mean,
         "std": data.std,
         "tile_size": config.tile_size,
@@ -231,12 +241,13 @@ def _start(config: TrainConfig, begun: Mapping[str, object]) -> dict[str, object
     return {"start_from": weights}
 
 
-def _scale(data: DataConfig) -> dict[str, float]:
-    """What means 1.0, by the types of numbers that hold it."""
-    if data.scale is None:
-        return {"uint8": 255.0}
-    names = ("uint8", "uint16", "int16", "float32")
-    return {name: data.scale for name in names if name != "uint8" or data.scale <= 255}
+def _scale(data: DataConfig, trained: Sequence[LabelledSource]) -> dict[str, float]:
+    """What means 1.0, by the types of numbers that hold it.
+
+    Only those that were seen: what means 1.0 in others, nobody knows.
+    """
+    dtypes = {scene.scene.dtype for scene in trained if isinstance(scene, FileScene)}
+    return dict.fromkeys(sorted(dtypes) or ["uint8"], data.scale or 255.0)
 
 
 def _validation(
@@ -258,15 +269,16 @@ def _validation(
 
 
 def _write_model(
-    config: TrainConfig,
+    out: Path,
     model: Mask2FormerForUniversalSegmentation,
     card: str,
+    declared: Declared,
 ) -> None:
     # Under its final name only when it is whole; a finished model can be made again
     # from the checkpoint, so an older folder may go first.
-    folder, unfinished = config.out / "model", config.out / ".model"
+    folder, unfinished = out / "model", out / ".model"
     shutil.rmtree(unfinished, ignore_errors=True)
-    save_model(model, unfinished, **_declared(config))
+    save_model(model, unfinished, **declared)
     (unfinished / "README.md").write_text(card)
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)

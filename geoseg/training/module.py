@@ -217,10 +217,13 @@ class SegmentationModule(LightningModule):
         # Both are the same on all devices, so all of them stop.
         for name, value in (("loss", loss), ("gradient's norm", norm.item())):
             if not torch.isfinite(torch.tensor(value)):
-                raise TrainingError(
-                    f"the {name} is {value} at step {step}; the last checkpoint is "
-                    "good: lower train.learning_rate, in another out"
+                advice = (
+                    "the last checkpoint is good, if one was written: lower "
+                    "train.learning_rate, in another out"
                 )
+                if step == 0:  # No weight was changed yet.
+                    advice = "check data.mean, data.std, data.scale and the images"
+                raise TrainingError(f"the {name} is {value} at step {step}; {advice}")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Describe the model, so that a checkpoint is one; keep the recipe."""

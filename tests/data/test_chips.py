@@ -263,6 +263,18 @@ def test_pixels_above_their_scale_stay_above_it() -> None:
     assert changed[:, 0, 0].max() < 0.6
 
 
+@pytest.mark.parametrize("bands", [1, 3, 5])
+def test_pixels_below_zero_keep_what_they_show(bands: int) -> None:
+    """Decibels and heights: not all of them are one value."""
+    image = -20 * torch.rand(bands, 8, 8, generator=torch.Generator().manual_seed(0))
+    for seed in range(5):
+        changed = recolor(np.random.default_rng(seed), image, 0.25)
+        for band, other in zip(image, changed, strict=True):
+            pairs = torch.stack([band.flatten(), other.flatten()])
+            assert float(torch.corrcoef(pairs)[0, 1]) > 0.9
+            assert float(other.std()) > 0.5 * float(band.std())
+
+
 class Broken:
     """A scene that cannot be read in part: its image, its labels, or where asked."""
 

@@ -314,3 +314,19 @@ def test_what_is_left_out_does_not_come_back_through_a_link(tmp_path: Path) -> N
     both = [("a/x", "a/x.jpg", "a/x.png"), ("a/y", "a/y.jpg", "a/y.png")]
     assert found(tmp_path, **patterns) == both
     assert found(tmp_path, **patterns, leave_out=["a/x"]) == both[1:]
+
+
+def test_the_same_image_with_other_labels_is_not_left_out(tmp_path: Path) -> None:
+    touch(tmp_path, "pool/x.jpg", "pool/y.jpg")
+    for who in ("annA", "annB"):
+        touch(tmp_path, f"{who}/lab/x.png")
+        (tmp_path / who / "img").symlink_to("../pool")
+    touch(tmp_path, "annA/lab/y.png")
+    patterns = {
+        "images": "{folder}/img/{stem}.jpg",
+        "labels": "{folder}/lab/{stem}.png",
+    }
+    pairs = found(tmp_path, **patterns, leave_out=["annB/*"])
+    assert [name for name, *_ in pairs] == ["annA/x", "annA/y"]
+    pairs = found(tmp_path, **patterns, leave_out=["annA/*", "annB/y"])
+    assert [name for name, *_ in pairs] == ["annB/x"]

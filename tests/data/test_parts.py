@@ -9,6 +9,7 @@ from pathlib import Path
 import labelled_scenes
 import numpy as np
 import pytest
+from PIL import Image
 
 from geoseg.config import compose, convert, override
 from geoseg.data.classes import ClassConfig, ClassTable, Code
@@ -76,3 +77,34 @@ def test_real_masks_have_the_pixels_that_were_counted(shared_data: Path) -> None
     for index, entry in enumerate(table.classes):
         counted = sum(int(row[f"px_{entry.name}"]) for row in rows)
         assert int((scene.labels == index).sum()) == counted
+
+
+GOOD = "scene,part,grid_row,grid_col\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("part,grid_row,grid_col\np,0,0\n", ConfigError, "line 2: 'scene'"),
+        (f"{GOOD}one,a,0,0\none,b,x,0\n", ConfigError, "line 3: invalid literal"),
+        (f"{GOOD}one,a,0\n", ConfigError, "line 2: int"),
+        (f"{GOOD},a,0,0\n", ConfigError, "line 2: an empty cell"),
+        (f"{GOOD}one,a,0,0\none,b,1,1\n", SceneError, "no parts .* row 0, column 1"),
+        (f"{GOOD}one,a,0,0\none,b,0,0\n", SceneError, "2 parts .* row 0, column 0"),
+    ],
+)
+def test_an_index_that_says_something_else_is_named(
+    tmp_path: Path, text: str, error: type[Exception], message: str
+) -> None:
+    (tmp_path / "index.csv").write_text(text)
+    with pytest.raises(error, match=f"index\\.csv.*{message}"):
+        load_part_scene(tmp_path, "one", table("water"))
+
+
+def test_parts_that_do_not_fit_each_other_are_refused(tmp_path: Path) -> None:
+    root = labelled_scenes.write(tmp_path, ["one"])
+    for path in sorted((root / "one").glob("*/*"))[::4]:
+        with Image.open(path) as picture:
+            picture.crop((0, 0, 48, 40)).save(path)
+    with pytest.raises(SceneError, match="do not fit each other"):
+        load_part_scene(root, "one", table(*labelled_scenes.CLASSES))

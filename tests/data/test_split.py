@@ -176,6 +176,20 @@ def test_ground_is_compared_across_coordinate_systems(tmp_path: Path) -> None:
         warn_of_leaks({"train": [one], "test": [degrees]})
 
 
+@pytest.mark.parametrize(
+    "crs",
+    [
+        'LOCAL_CS["site grid",UNIT["metre",1]]',
+        "+proj=eqc +R=1737400 +units=m",  # the Moon
+    ],
+)
+def test_ground_that_is_not_of_the_earth_is_not_compared(
+    tmp_path: Path, crs: str
+) -> None:
+    one, same = (placed(tmp_path / f"{n}.tif", 0, crs, n) for n in (1, 2))
+    warn_of_leaks({"train": [one], "test": [same]})
+
+
 def test_equal_images_on_two_sides_are_told(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (3, 20, 20), np.uint8)
     labels = np.zeros((20, 20), np.uint8)

@@ -50,6 +50,7 @@ def test_labels_that_are_left_out_are_no_rows() -> None:
     ("model", "mapping", "leave_out", "message"),
     [
         (classes(tree=1), {}, [], "--map 'tree=water'"),
+        (classes(tree=1, sky=2), {"sky": "ignore"}, [], "no name in common"),
         (MODEL, {"roof": "road"}, [], "'roof' is no class of the model"),
         (MODEL, {"cloud": "sea"}, [], "'sea' is no class of the labels"),
         (MODEL, {}, ["sea"], "'sea' is no class of the labels"),

@@ -189,6 +189,42 @@ def test_a_reason_is_found_whichever_links_led_to_the_image(tmp_path: Path) -> N
     assert "holds no mask of" in missing["b"]
 
 
+def test_two_links_to_one_image_have_its_mask(tmp_path: Path, model: Path) -> None:
+    image, labels = draw(0)
+    write_scene(tmp_path / "data" / "A", "x", image, labels)
+    write_scene(tmp_path / "data" / "B", "x", image, labels)
+    second = tmp_path / "data" / "B" / "images" / "x.tif"
+    second.unlink()
+    second.symlink_to("../../A/images/x.tif")
+    out = tmp_path / "run"
+    segment_plainly(
+        [tmp_path / "data" / "A" / "images"],
+        out,
+        model,
+        {"output": {"polygons": False}},
+    )
+    patterns = {
+        "images": "{folder}/images/{stem}.tif",
+        "labels": "{folder}/masks/{stem}.tif",
+    }
+    evaluation = evaluated(tmp_path / "e", tmp_path / "data", [out], data=patterns)
+    assert evaluation.ok
+    assert list(evaluation.runs[0].scores) == ["A/x", "B/x"]
+
+
+def test_a_run_without_masks_is_the_reason_before_labels_that_fail(
+    tmp_path: Path, root: Path, masks: Path
+) -> None:
+    data = shutil.copytree(root, tmp_path / "data")
+    labels = read_band(data / "masks" / "south.tif")
+    labels[100, 120] = 77
+    write_raster(data / "masks" / "south.tif", labels)
+    (data / "images" / "north.tif").rename(data / "images" / "n.tif")
+    (data / "masks" / "north.tif").rename(data / "masks" / "n.tif")
+    with pytest.raises(EvaluationError, match=r"compared; n: .* holds no mask of"):
+        evaluated(tmp_path / "out", data, [masks])
+
+
 def test_labels_of_a_scene_that_fails_are_no_labels(
     tmp_path: Path, root: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

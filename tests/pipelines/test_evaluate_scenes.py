@@ -47,6 +47,19 @@ def test_what_was_held_out_goes_first(
     assert labelled.title == f"scenes ({found})"
 
 
+def test_what_is_left_out_is_told_once(tmp_path: Path) -> None:
+    """Whatever parts were looked for first."""
+    for name in ("north", "south"):
+        write_scene(tmp_path, name, *draw(0, (60, 50)))
+    (tmp_path / "masks" / "south.tif").unlink()
+    data: dict[str, Any] = {"root": str(tmp_path), "classes": CLASSES, "on_bad": "skip"}
+    notes: list[str] = []
+    labelled = open_labelled(data, "auto", [], notes.append)
+    assert [scene.name for scene in labelled.sources] == ["north"]
+    assert len(notes) == 1
+    assert "without labels: south" in notes[0]
+
+
 def test_labels_without_a_meaning_are_told_of_whole_scenes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -198,7 +198,8 @@ def test_chosen_bands_are_those_of_the_finished_model(tmp_path: Path) -> None:
         with Image.open(path) as picture:
             image = np.array(picture).transpose(2, 0, 1)
         path.unlink()
-        write_raster(path.with_suffix(".tif"), np.concatenate([image, image[:2]]))
+        digital = np.concatenate([image, image[:2]]).astype(np.uint16)
+        write_raster(path.with_suffix(".tif"), digital)
     vit = tiny_models.vit_keys(num_channels=4)
     adapter = tiny_models.adapter_keys(freeze_backbone=False, backbone_config=vit)
     config = configuration(
@@ -212,11 +213,14 @@ def test_chosen_bands_are_those_of_the_finished_model(tmp_path: Path) -> None:
         bands=(5, 3, 2, 1),
         mean=(0.5,) * 4,
         std=(0.2,) * 4,
+        scale=400.0,
     )
     config = dataclasses.replace(config, data=data)
     folder = run(config).folder
     spec = read_spec(folder)
     assert spec.bands == ("band 5", "band 3", "band 2", "band 1")
+    # What means 1.0 is known of the numbers that were seen.
+    assert dict(spec.scale) == {"uint16": 400.0}
     scene = tmp_path / "scenes" / "images" / "a.tif"
     geoseg.segment([scene], tmp_path / "maps", model=str(folder))
     assert (tmp_path / "maps" / "a" / "classes.tif").is_file()
@@ -225,9 +229,9 @@ def test_chosen_bands_are_those_of_the_finished_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"tile_size": 100}, "tile size 100 .* use 96 or 112"),
-        ({"chips": {"size": 50}}, "tile size 50"),
-        ({"train": {"final_chip_size": 70}}, "tile size 70"),
+        ({"tile_size": 100}, "^tile_size: tile size 100 .* use 96 or 112"),
+        ({"chips": {"size": 50}}, r"^chips\.size: tile size 50"),
+        ({"train": {"final_chip_size": 70}}, r"^train\.final_chip_size: tile size 70"),
     ],
 )
 def test_sizes_that_hold_no_whole_patches_are_refused_before_training(
@@ -243,6 +247,11 @@ def test_sizes_that_hold_no_whole_patches_are_refused_before_training(
     [
         ({"classes": ()}, "data.classes"),
         ({"mean": (0.1,)}, "data.mean"),
+        ({"std": (0.2, 0.0, 0.2)}, "deviations above 0"),
+        ({"mean": (0.1, float("nan"), 0.2)}, "give numbers"),
+        ({"mean": (123.0, 116.0, 103.0)}, "divided by 255"),
+        ({"scale": 0.0}, r"data\.scale is 0\.0"),
+        ({"bands": (0, 1, 2)}, r"data\.bands are \[0, 1, 2\]; they count from 1"),
         ({"resolution": 0.0}, "data.resolution"),
     ],
 )
