@@ -91,9 +91,10 @@ def compose(name_or_path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     search = [str(root / "pipelines"), str(root / "configs")]
     with _COMPOSING, _one_line_errors(name_or_path), _hydra_state_of_its_own():
         groups = _group_names(map(Path, search)) | _groups_named_in(path)
+        groups |= _groups_chosen_from(path.parent, overrides)
         # Hydra takes any folder beside the recipe for a group of parts: `out/`, too.
         beside = _folders(path.parent) - groups
-        late = [text for text in overrides if text.partition("=")[0] in beside]
+        late = [text for text in overrides if _key(text) in beside]
         arguments = [
             override("hydra.searchpath", [f"file://{folder}" for folder in search]),
             *(_forced(text, groups) for text in overrides if text not in late),
@@ -226,11 +227,32 @@ def _groups_named_in(path: Path) -> set[str]:
     return {str(key).split()[-1].split("@")[0].strip("/") for key in keys if key}
 
 
+def _groups_chosen_from(folder: Path, overrides: Sequence[str]) -> set[str]:
+    """Return the groups beside a recipe that overrides take a part of, `region=north`.
+
+    A recipe that is included may name them.
+    """
+    pairs = [(_key(text), text.partition("=")[2]) for text in overrides]
+    return {
+        key
+        for key, value in pairs
+        if re.fullmatch(r"[\w.-]+", value)
+        and (folder / key / f"{value}.yaml").is_file()
+    }
+
+
+def _key(text: str) -> str:
+    return text.lstrip("+").partition("=")[0]
+
+
 def _set(composed: DictConfig, text: str) -> None:
     """Apply an override to what was composed, as Hydra applies those of values."""
     (parsed,) = OverridesParser.create().parse_overrides([text])
-    key = parsed.get_key_element()
-    OmegaConf.update(composed, key, parsed.value(), force_add=True)
+    if parsed.is_sweep_override():
+        raise ConfigError(
+            f"{text} has several values; write a list as [1,2] and text as \"'a,b'\""
+        )
+    OmegaConf.update(composed, parsed.key_or_group, parsed.value(), force_add=True)
 
 
 def _forced(text: str, groups: set[str]) -> str:
@@ -277,6 +299,8 @@ def _one_line_errors(name: str) -> Iterator[None]:
     """Turn what Hydra, OmegaConf and the YAML reader raise into one line."""
     try:
         yield
+    except ConfigError:
+        raise
     except MissingMandatoryValue as error:
         key = error.full_key
         message = f"{key} has no value; set it with --set {key}=VALUE"

@@ -47,6 +47,17 @@ class ClassInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class ChosenBands:
+    """Bands that a training took of its images."""
+
+    numbers: tuple[int, ...]
+    """1-based, in the model's order."""
+    of: tuple[tuple[str, ...], ...]
+    """What all bands of such images declare, one for each kind of image: ("red",
+    "green", "blue", "undefined")."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """What a model declares about its inputs and outputs; no weights."""
 
@@ -70,6 +81,8 @@ class ModelSpec:
     """Ground resolution the model was trained at, metres per pixel; None if unknown."""
     weights_sha256: str
     """Hash of weights and configuration, hexadecimal."""
+    chosen: ChosenBands | None = None
+    """Bands that it gets of images like those it was trained on; None: all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -367,7 +367,8 @@ def test_recipes_are_found_from_any_folder(tmp_path: Path) -> None:
 def test_values_that_are_compared_may_be_quoted() -> None:
     key, values = choices("model.path='runs/a=1/model','b,c'")
     assert (key, values) == ("model.path", ["runs/a=1/model", "b,c"])
-    with pytest.raises(ConfigError, match=r"quotes each, \"key='a','b'\""):
+    told = r"^cannot read the setting .* quotes each, \"key='a','b'\""
+    with pytest.raises(ConfigError, match=told):
         choices("model.path=runs/a=1/model,b")
 
 
@@ -397,3 +398,9 @@ def test_a_folder_beside_a_recipe_is_no_part_of_it(
     assert compose(path, [*settings, "note=null"])["note"] is None
     with pytest.raises(ConfigError, match="cannot read the setting 'out=a=b'"):
         compose(path, ["out=a=b"])
+    with pytest.raises(ConfigError, match=r"^out=a,b has several values; write a list"):
+        compose(path, ["out=a,b"])
+    assert compose(path, ["++out=b"])["out"] == "b"
+    # A recipe that includes it has the same parts to choose from.
+    top = write(tmp_path / "top.yaml", "defaults: [mine, _self_]\n")
+    assert compose(top, ["tables=two", "out=b"])["table"] == "two"

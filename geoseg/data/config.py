@@ -137,8 +137,14 @@ class DataConfig:
             )
         if self.scale is None and max(map(abs, (*self.mean, *self.std))) > 1:
             raise ConfigError(
-                "data.mean and data.std are those of pixels that were divided by 255 "
-                "(by data.scale, where it is given): 0 to 1"
+                "data.mean and data.std are those of pixels that were divided by 255, "
+                "0 to 1; where pixels are no 8 bits, set data.scale: 10000 for most "
+                "reflectance, 1 for decibels and other floats"
+            )
+        if self.scale is not None and self.scale > 1 and max(map(abs, self.mean)) > 50:
+            raise ConfigError(
+                f"data.mean is {list(self.mean)}; give that of pixels divided by "
+                f"data.scale, {self.scale:g}, and data.std alike"
             )
         if self.scale is not None and not 0 < self.scale < math.inf:
             raise ConfigError(

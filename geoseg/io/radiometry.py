@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 
 from rasterio.enums import ColorInterp
 from rasterio.io import DatasetReader
 
 from geoseg.errors import RadiometryError, UsageError
-from geoseg.types import ModelSpec
-
-_NUMBERED = "band "
-"""What the name of a band begins with that is known by its number only."""
+from geoseg.types import ChosenBands, ModelSpec
 
 
 def choose_bands(
@@ -25,7 +21,7 @@ def choose_bands(
     apart: guessing which of more bands is red would give wrong classes in silence.
 
     Bands that declare the model's names as their colours come in its order. A model
-    that was trained on chosen bands names them by number, and gets the same.
+    that was trained on chosen bands gets the same of images that declare the same.
 
     Raises:
         RadiometryError: The bands are not there, or not the number the model takes.
@@ -34,8 +30,8 @@ def choose_bands(
     wanted = len(spec.bands)
     if bands is not None:
         return _check_bands(dataset, spec, tuple(bands))
-    if (numbers := _numbers(spec.bands)) is not None:
-        return _check_numbers(dataset, spec, numbers)
+    if spec.chosen is not None:
+        return _as_trained(dataset, spec, spec.chosen)
     colors, data = dataset.colorinterp, data_bands(dataset)
     if len(data) == wanted and len(colors) - len(data) <= 1:
         return _by_color(data, [colors[band - 1].name for band in data], spec)
@@ -107,6 +103,11 @@ def choose_nodata(
     return None if value is None else float(value)
 
 
+def declared_colors(dataset: DatasetReader) -> tuple[str, ...]:
+    """Return what each band says it shows: red, alpha, undefined."""
+    return tuple(color.name for color in dataset.colorinterp)
+
+
 def data_bands(dataset: DatasetReader) -> tuple[int, ...]:
     """Return the 1-based bands that are no alpha band."""
     colors = enumerate(dataset.colorinterp, start=1)
@@ -137,30 +138,33 @@ def band_names(bands: Sequence[int] | None, count: int) -> tuple[str, ...]:
         bands: Their 1-based numbers, where some were chosen.
         count: How many they are.
     """
-    first = tuple(range(1, count + 1))
-    if count == 3 and tuple(bands or first) == first:
+    numbers = tuple(bands or range(1, count + 1))
+    # Of blue, green, red, the model gets red first: nobody else turns three bands.
+    if numbers in ((1, 2, 3), (3, 2, 1)):
         return ("red", "green", "blue")
-    return tuple(f"{_NUMBERED}{number}" for number in bands or first)
+    return tuple(f"band {number}" for number in numbers)
 
 
-def _numbers(names: Sequence[str]) -> tuple[int, ...] | None:
-    """Return the bands that names choose; None if they are just counted."""
-    found = [re.fullmatch(rf"{_NUMBERED}([1-9]\d*)", name, re.ASCII) for name in names]
-    numbers = tuple(int(match[1]) for match in found if match)
-    counted = tuple(range(1, len(names) + 1))
-    return None if len(numbers) < len(names) or numbers == counted else numbers
-
-
-def _check_numbers(
-    dataset: DatasetReader, spec: ModelSpec, numbers: tuple[int, ...]
+def _as_trained(
+    dataset: DatasetReader, spec: ModelSpec, chosen: ChosenBands
 ) -> tuple[int, ...]:
-    """Check that a dataset has the bands that its model was trained on."""
-    if max(numbers) <= dataset.count:
-        return numbers
+    """Return the bands that a training took of images like this one.
+
+    Raises:
+        RadiometryError: It is of another kind, and declares no colours of the model's.
+    """
+    data, colors = data_bands(dataset), declared_colors(dataset)
+    if colors in chosen.of and max(chosen.numbers) <= dataset.count:
+        return chosen.numbers
+    named = [colors[band - 1] for band in data]
+    if sorted(named) == sorted(spec.bands):
+        return _by_color(data, named, spec)
+    numbers = ",".join(map(str, chosen.numbers))
     raise RadiometryError(
-        f"{dataset.name} has {_describe_bands(dataset.colorinterp)}, and model "
-        f"{spec.name} was trained on bands {', '.join(map(str, numbers))} of its "
-        "images; pass the bands of the same colours with --bands"
+        f"{dataset.name} has the bands {', '.join(colors)}, and model {spec.name} was "
+        f"trained on bands {numbers} of images with "
+        f"{' or '.join(', '.join(kind) for kind in chosen.of)}; pass the bands of the "
+        "same colours with --bands"
     )
 
 
@@ -199,4 +203,4 @@ def _describe_bands(colors: Sequence[ColorInterp]) -> str:
     count = len(colors)
     text = f"{count} band" if count == 1 else f"{count} bands"
     alpha = sum(color == ColorInterp.alpha for color in colors)
-    return f"{text}, {alpha} of them alpha," if alpha else text
+    return f"{text}, {alpha} of them alpha" if alpha else text

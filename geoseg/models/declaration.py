@@ -8,7 +8,13 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from geoseg.errors import ModelError
-from geoseg.types import NODATA, ClassInfo, distinct_color, writable
+from geoseg.types import (
+    NODATA,
+    ChosenBands,
+    ClassInfo,
+    distinct_color,
+    writable,
+)
 
 
 def read_classes(
@@ -80,6 +86,27 @@ def read_pixels(
         "mean": tuple(map(float, mean)),
         "std": tuple(map(float, std)),
     }
+
+
+def read_chosen(declared: Mapping[str, Any], count: int) -> ChosenBands | None:
+    """Bands that the model's training took of its images.
+
+    Args:
+        declared: What it declares for geoseg.
+        count: Bands that it takes.
+
+    Raises:
+        KeyError, TypeError, ValueError: It is malformed.
+    """
+    chosen = declared.get("chosen_bands")
+    if chosen is None:
+        return None
+    numbers = tuple(int(number) for number in chosen["numbers"])
+    if len(numbers) != count or min(numbers) < 1:
+        raise ValueError(
+            f"chosen bands {list(numbers)} are not {count} that count from 1"
+        )
+    return ChosenBands(numbers, tuple(tuple(map(str, kind)) for kind in chosen["of"]))
 
 
 def _band_names(channels: int | None) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from geoseg.io.atomic import share
 from geoseg.models.hub import quiet
 from geoseg.models.presets import DECLARATION
-from geoseg.types import ClassInfo
+from geoseg.types import ChosenBands, ClassInfo
 
 _NORMALISATION = ("mean", "std")
 """What a folder keeps in its preprocessor's file instead, where others look for it."""
@@ -37,6 +37,8 @@ class Declared(TypedDict):
     """Names of the input bands; red, green, blue if left out."""
     scale: NotRequired[Mapping[str, float]]
     """Per dtype the digital number that means 1.0; 8-bit imagery if left out."""
+    chosen: NotRequired[ChosenBands | None]
+    """Bands that its training took of its images; all if left out."""
 
 
 def save_model(model: nn.Module, folder: Path, **declared: Unpack[Declared]) -> Path:
@@ -70,7 +72,7 @@ def declare(model: PreTrainedModel, **declared: Unpack[Declared]) -> None:
     classes = declared["classes"]
     model.config.id2label = {i: entry.name for i, entry in enumerate(classes)}
     model.config.label2id = {entry.name: i for i, entry in enumerate(classes)}
-    declaration = {
+    declaration: dict[str, Any] = {
         "tile_size": declared["tile_size"],
         "resolution": declared["resolution"],
         "bands": list(declared.get("bands", ("red", "green", "blue"))),
@@ -82,6 +84,11 @@ def declare(model: PreTrainedModel, **declared: Unpack[Declared]) -> None:
             for entry in classes
         ],
     }
+    if (chosen := declared.get("chosen")) is not None:
+        declaration["chosen_bands"] = {
+            "numbers": list(chosen.numbers),
+            "of": [list(kind) for kind in chosen.of],
+        }
     setattr(model.config, DECLARATION, declaration)
 
 

@@ -31,7 +31,7 @@ import geoseg.models.backbone  # noqa: F401  registers `vit_adapter` with transf
 from geoseg.errors import GeosegWarning, ModelError, TilingError
 from geoseg.models.checkpoint import read_checkpoint
 from geoseg.models.configuration import ViTAdapterConfig
-from geoseg.models.declaration import read_classes, read_pixels
+from geoseg.models.declaration import read_chosen, read_classes, read_pixels
 from geoseg.models.export import preprocessor
 from geoseg.models.hub import fetch, quiet
 from geoseg.models.presets import DECLARATION
@@ -155,6 +155,7 @@ def read_spec(
         size = int(declared.get("tile_size") or _image_size(config) or FALLBACK_TILE)
         classes = read_classes(config, declared)
         pixels = read_pixels(_preprocessor(folder, declared), config, declared)
+        chosen = read_chosen(declared, len(pixels["bands"]))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ModelError(
             f"{folder}: what it declares for geoseg cannot be used "
@@ -170,6 +171,7 @@ def read_spec(
         classes=classes,
         resolution=declared.get("resolution"),
         weights_sha256=weights_sha256(folder),
+        chosen=chosen,
         **pixels,
     )
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from geoseg.config import compose, convert, override
 from geoseg.errors import ConfigError, UsageError
+from geoseg.layout import RUN_YAML
 from geoseg.pipelines.evaluate import EvaluateConfig
 
 DEFAULT_PIPELINE = "evaluate"
@@ -57,8 +62,9 @@ def evaluate_config(
     """
     given = {name: value for name, value in options.items() if value not in (None, ())}
     overrides = []
-    if str(given.get("data", "")).endswith(".yaml"):
-        overrides = _section(given.pop("data"), given.get("root"))
+    if _is_path(named := str(given.get("data", ""))):
+        del given["data"]
+        overrides = _section(named, given.get("root"), settings)
     # What chooses a part goes first: the others set keys in it.
     names = sorted(given, key=lambda name: name not in ("data", "cluster"))
     overrides += [override(KEYS[name], given[name]) for name in names]
@@ -80,12 +86,18 @@ def evaluate_config(
     return convert(composed, EvaluateConfig)
 
 
-def _section(path: str, root: str | None) -> list[str]:
+def _is_path(name: str) -> bool:
+    """Tell a file from the name of a part; a folder is what a training left."""
+    return len(Path(name).parts) > 1 or bool(Path(name).suffix) or name.endswith("/")
+
+
+def _section(name: str, root: str | None, settings: Sequence[str]) -> list[str]:
     """Read the section `data` of a file: a recipe, a run's, or the section alone.
 
     Args:
-        path: The file.
+        name: The file, or the folder of a run.
         root: Folder of the labelled scenes, for a file that leaves it open.
+        settings: Of the call; they may set it, too.
 
     Returns:
         It as overrides.
@@ -93,15 +105,30 @@ def _section(path: str, root: str | None) -> list[str]:
     Raises:
         ConfigError: It cannot be read, or has no such section.
     """
-    # Both roots are set, since one that is left open could not be composed.
-    tried = compose(path, ["++data.root=.", "++root=."])
-    alone = "classes" in tried
-    if not alone and tried["data"].keys() == {"root"}:
+    path = Path(name)
+    if (path / RUN_YAML).is_file():
+        path = path / RUN_YAML
+    key = "root" if _is_alone(path) else "data.root"
+    roots = [text for text in settings if text.partition("=")[0] == "data.root"]
+    given = [f"{key}={text.partition('=')[2]}" for text in roots]
+    if root is not None:
+        given.insert(0, override(key, root))
+    composed = compose(str(path), given)
+    section = composed if key == "root" else composed.get("data")
+    if not isinstance(section, dict) or not section.keys() - {"root"}:
         raise ConfigError(f"{path} has no section `data`; name a recipe that has one")
-    key = "root" if alone else "data.root"
-    composed = compose(path, [] if root is None else [override(key, root)])
-    section = composed if alone else composed["data"]
     return [override(f"data.{name}", value) for name, value in section.items()]
+
+
+def _is_alone(path: Path) -> bool:
+    """Tell whether a file is a section `data` itself, and does not say so to Hydra."""
+    try:
+        text = path.read_text()
+        content = yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError):
+        return False  # told of by `compose`
+    inside = isinstance(content, dict) and not content.keys() & {"data", "defaults"}
+    return inside and not re.match(r"\s*#\s*@package\s+data\b", text)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -11,30 +11,27 @@ from typing import Any
 
 import torch
 import yaml
-from torch import nn
 from transformers import Mask2FormerForUniversalSegmentation
 
 from geoseg.config import dump
 from geoseg.data.chips import ChipConfig, chip_sampler
 from geoseg.data.config import DataConfig
-from geoseg.data.files import FileScene
 from geoseg.data.labelled import LabelledSource
 from geoseg.data.survey import Survey
-from geoseg.errors import ConfigError, ModelError, OutputError, TilingError
+from geoseg.errors import ModelError, OutputError
 from geoseg.io.atomic import atomic_path
 from geoseg.io.lock import exclusive
-from geoseg.io.radiometry import band_names
 from geoseg.models.export import Declared, declare, save_model
 from geoseg.models.fine_tune import start_from, warn_of_other_input
 from geoseg.models.presets import HEAD, PRETRAINED
-from geoseg.models.registry import find_model, patch_size, weights_sha256
+from geoseg.models.registry import find_model, weights_sha256
 from geoseg.models.segmenter import build_mask2former
+from geoseg.pipelines.train_declared import declared_by, describe
 from geoseg.pipelines.train_scenes import (
     TrainingScenes,
     find_scenes,
     left_for_others,
 )
-from geoseg.tiling import check_tile_size
 from geoseg.training.card import write_card
 from geoseg.training.checkpoints import begun_with, check_folder
 from geoseg.training.config import LoopConfig, LossConfig
@@ -118,15 +115,17 @@ def _run_alone(config: TrainConfig, listener: Listener) -> Trained:
     model = build_mask2former({**_without_start(config), "num_labels": len(classes)})
     if config.start_from is not None and not begun:
         start_from(model, config.start_from, [info.name for info in classes])
-    spec = _describe(model, config)
+    spec = describe(model, config)
     if config.start_from is not None and not begun:
         warn_of_other_input(config.start_from, spec)
     data = config.data
     check_model_folder(config.out, begun)
     scenes = find_scenes(data, spec, config.train.validation_scenes, listener)
-    declared = _declared(config, scenes.trained.sources)
+    declared = declared_by(config, scenes.trained.sources)
     declare(model, **declared)
-    spec = replace(spec, scale=tuple(declared["scale"].items()))
+    spec = replace(
+        spec, scale=tuple(declared["scale"].items()), chosen=declared["chosen"]
+    )
     chips = chip_sampler(scenes.trained, data, config.chips)
     recipe = recipe_of(config, scenes) | _start(config, begun)
     check_folder(config.out, recipe)
@@ -165,62 +164,6 @@ def _run_alone(config: TrainConfig, listener: Listener) -> Trained:
     return Trained(config.out / "model", outcome)
 
 
-def _describe(
-    model: Mask2FormerForUniversalSegmentation, config: TrainConfig
-) -> ModelSpec:
-    """Check that model and data fit, and describe what will come out."""
-    patch = patch_size(model.config)
-    sizes = {
-        "chips.size": config.chips.size,
-        "train.final_chip_size": config.train.final_chip_size,
-        "tile_size": config.tile_size,
-    }
-    for key, size in sizes.items():
-        try:
-            check_tile_size(size, patch)
-        except TilingError as error:
-            raise TilingError(f"{key}: {error}") from error
-    data, channels = config.data, _channels(model)
-    if len(data.mean) != channels:
-        raise ConfigError(
-            f"data.mean and data.std have {len(data.mean)} numbers, and the model "
-            f"takes {channels} bands; choose as many with data.bands, and give a mean "
-            "and std for each, or build a model of more: "
-            f"model.backbone_config.backbone_config.num_channels={len(data.mean)}"
-        )
-    return ModelSpec(
-        name=config.out.name,
-        tile_size=config.tile_size,
-        patch_size=patch,
-        classes=tuple(data.table.infos),
-        bands=band_names(data.bands, len(data.mean)),
-        scale=(),  # known when the images are
-        mean=data.mean,
-        std=data.std,
-        resolution=data.resolution,
-        weights_sha256="",
-    )
-
-
-def _channels(model: Mask2FormerForUniversalSegmentation) -> int:
-    """Return how many bands a model takes: what its first convolution does."""
-    first = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
-    return first.in_channels
-
-
-def _declared(config: TrainConfig, trained: Sequence[LabelledSource]) -> Declared:
-    data = config.data
-    return {
-        "classes": data.table.infos,
-        "bands": band_names(data.bands, len(data.mean)),
-        "scale": _scale(data, trained),
-        "mean": data.mean,
-        "std": data.std,
-        "tile_size": config.tile_size,
-        "resolution": data.resolution,
-    }
-
-
 def _without_start(config: TrainConfig) -> dict[str, Any]:
     """Leave out pretrained parts of a model whose weights are all another one's."""
     if config.start_from is None:
@@ -239,15 +182,6 @@ def _start(config: TrainConfig, begun: Mapping[str, object]) -> dict[str, object
         if weights is None:
             raise
     return {"start_from": weights}
-
-
-def _scale(data: DataConfig, trained: Sequence[LabelledSource]) -> dict[str, float]:
-    """What means 1.0, by the types of numbers that hold it.
-
-    Only those that were seen: what means 1.0 in others, nobody knows.
-    """
-    dtypes = {scene.scene.dtype for scene in trained if isinstance(scene, FileScene)}
-    return dict.fromkeys(sorted(dtypes) or ["uint8"], data.scale or 255.0)
 
 
 def _validation(

@@ -162,6 +162,8 @@ SEGMENT = str(recipes() / "pipelines" / "segment.yaml")
         (["-o", "out", "--data", "nothing"], "nothing"),
         (["-o", "out", "--data", "no.yaml"], "no.yaml: no such file"),
         (["-o", "out", "--data", SEGMENT], "has no section `data`"),
+        (["-o", "out", "--data", "mine.yml"], "rename it to mine.yaml"),
+        (["-o", "out", "--data", "runs/mine"], "runs/mine: no such file"),
         (["-o", "out", "-c", "train-builtin"], "as --data"),
     ],
 )
@@ -224,6 +226,24 @@ def test_labels_are_read_as_a_training_reads_them(
         assert data["split"]["test"] == ["north"]
         assert data["labels"] == "masks/{stem}.*"
         assert convert({"data": data}, Holder).data.classes[0].mask == ("#aabbcc",)
+
+
+def test_a_folder_of_labels_may_be_set_and_a_run_be_named_by_its_folder(
+    tmp_path: Path, configs: list[EvaluateConfig]
+) -> None:
+    alone, recipe, run = (tmp_path / n for n in ("a.yaml", "b.yaml", "run"))
+    alone.write_text(SECTION)
+    recipe.write_text(RECIPE.replace("root: own-labels", "root: ???"))
+    run.mkdir()
+    (tmp_path / "root").mkdir()  # no part of a recipe beside it
+    (run / "run.yaml").write_text(RECIPE)
+    more = ["-o", "out", "--set", "data.root='a b'"]
+    for path in (alone, recipe, run):
+        done = geoseg("evaluate", "--data", str(path), *more)
+        assert done.exit_code == 0, done.stderr
+    assert [config.data["root"] for config in configs] == ["a b"] * 3
+    assert geoseg("evaluate", "--data", f"{run}/", "-o", "out").exit_code == 0
+    assert configs[-1].data["root"] == "own-labels"
 
 
 @dataclass(frozen=True)

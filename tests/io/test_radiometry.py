@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from rasters import NORTH_UP, rgb_spec, write_raster
 from geoseg.errors import RadiometryError, SceneError, UsageError
 from geoseg.io.radiometry import band_names
 from geoseg.io.raster import SceneReader, open_scene
+from geoseg.types import ChosenBands, ModelSpec
 
 
 def pixels(bands: int, dtype: str = "uint8") -> npt.NDArray[Any]:
@@ -159,36 +162,80 @@ def test_a_container_of_rasters_is_refused_with_the_name_of_one(tmp_path: Path) 
         open_scene(path, rgb_spec())
 
 
-def test_a_model_of_chosen_bands_gets_the_same(tmp_path: Path) -> None:
-    path = write_raster(tmp_path / "a.tif", pixels(4))
-    chosen = rgb_spec(bands=band_names([4, 3, 2], 3))
-    assert chosen.bands == ("band 4", "band 3", "band 2")
-    assert open_scene(path, chosen).bands == (4, 3, 2)
-    assert open_scene(path, chosen, bands=[1, 2, 3]).bands == (1, 2, 3)
-    three = write_raster(tmp_path / "b.tif", pixels(3))
-    assert open_scene(three, rgb_spec(bands=band_names([3, 2, 1], 3))).bands == (
-        3,
-        2,
-        1,
-    )
-    told = r"has 3 bands, and model toy was trained on bands 4, 3, 2 .* --bands"
-    with pytest.raises(RadiometryError, match=told):
-        open_scene(three, chosen)
+RGBN = ("red", "green", "blue", "undefined")
 
 
-@pytest.mark.parametrize("bands", [None, (1, 2, 3, 4)])
-def test_bands_that_are_only_counted_choose_none_of_more(
-    tmp_path: Path, bands: tuple[int, ...] | None
+def chosen_spec(
+    numbers: tuple[int, ...], *of: tuple[str, ...], count: int = 3
+) -> ModelSpec:
+    """Return what a model declares that was trained on bands of such images."""
+    spec = rgb_spec(bands=band_names(numbers, count))
+    return dataclasses.replace(spec, chosen=ChosenBands(numbers, of))
+
+
+def colored(path: Path, *colors: str) -> Path:
+    """Write an image whose bands declare some colours."""
+    write_raster(path, pixels(len(colors)), photometric="MINISBLACK")
+    with rasterio.open(path, "r+") as dataset:
+        dataset.colorinterp = [ColorInterp[name] for name in colors]
+    return path
+
+
+def test_a_model_of_chosen_bands_gets_the_same_of_images_of_the_same_kind(
+    tmp_path: Path,
 ) -> None:
-    names = band_names(bands, 4)
-    assert names == ("band 1", "band 2", "band 3", "band 4")
-    four = write_raster(tmp_path / "a.tif", pixels(4))
-    assert open_scene(four, rgb_spec(bands=names)).bands == (1, 2, 3, 4)
-    five = write_raster(tmp_path / "b.tif", pixels(5))
-    with pytest.raises(RadiometryError, match="takes 4"):
-        open_scene(five, rgb_spec(bands=names))
-    assert band_names((1, 2, 3), 3) == band_names(None, 3) == ("red", "green", "blue")
-    # Names of other tools that are no numbers of bands.
-    odd = rgb_spec(bands=("band 8A", "band 0", "band 2"))
-    three = write_raster(tmp_path / "c.tif", pixels(3))
-    assert open_scene(three, odd).bands == (1, 2, 3)
+    rgbn = colored(tmp_path / "rgbn.tif", *RGBN)
+    assert open_scene(rgbn, chosen_spec((4, 1, 2), RGBN)).bands == (4, 1, 2)
+    assert open_scene(rgbn, chosen_spec((1, 2, 3), RGBN)).bands == (1, 2, 3)
+    given = open_scene(rgbn, chosen_spec((4, 1, 2), RGBN), bands=[1, 1, 2])
+    assert given.bands == (1, 1, 2)
+    # A band that says it is alpha, and was data in the training.
+    rgba = (*RGBN[:3], "alpha")
+    scene = open_scene(
+        colored(tmp_path / "rgba.tif", *rgba),
+        chosen_spec((1, 2, 3, 4), RGBN, rgba, count=4),
+    )
+    assert (scene.bands, scene.alpha) == ((1, 2, 3, 4), None)
+
+
+@pytest.mark.parametrize(
+    ("colors", "numbers"),
+    [
+        (("red", "green", "blue", "alpha"), (4, 1, 2)),  # of four bands, too
+        (("red", "green", "blue"), (4, 1, 2)),
+        (("gray", *["undefined"] * 4), (4, 1, 2)),
+        (("gray", "undefined", "undefined"), (3, 2, 1)),
+    ],
+)
+def test_bands_of_other_images_are_not_guessed(
+    tmp_path: Path, colors: tuple[str, ...], numbers: tuple[int, ...]
+) -> None:
+    path = colored(tmp_path / "a.tif", *colors)
+    told = rf"bands {', '.join(colors)}, and model toy was .* red, green, blue, undef"
+    with pytest.raises(RadiometryError, match=told):
+        open_scene(path, chosen_spec(numbers, RGBN))
+
+
+@pytest.mark.parametrize("colors", list(itertools.permutations(RGBN[:3])))
+def test_declared_colours_go_before_numbers(
+    tmp_path: Path, colors: tuple[str, ...]
+) -> None:
+    """Trained on blue, green, red that declare nothing, it gets red of any image."""
+    undefined = ("gray", "undefined", "undefined")
+    spec = chosen_spec((3, 2, 1), undefined)
+    assert spec.bands == ("red", "green", "blue")
+    image = colored(tmp_path / "a.tif", *colors)
+    assert open_scene(image, spec).bands == tuple(
+        colors.index(name) + 1 for name in spec.bands
+    )
+    plain = colored(tmp_path / "b.tif", *undefined)
+    assert open_scene(plain, spec).bands == (3, 2, 1)
+
+
+def test_names_that_look_like_numbers_choose_nothing(tmp_path: Path) -> None:
+    """Other tools name bands of Sentinel-2 so."""
+    names = ("band 4", "band 3", "band 2")
+    image = write_raster(tmp_path / "a.tif", pixels(3))
+    assert open_scene(image, rgb_spec(bands=names)).bands == (1, 2, 3)
+    with pytest.raises(RadiometryError, match="takes 3"):
+        open_scene(write_raster(tmp_path / "b.tif", pixels(5)), rgb_spec(bands=names))

@@ -32,6 +32,7 @@ from geoseg.inference import Predictor, PredictorConfig, TileInput
 from geoseg.models import find_model, load_model, read_spec
 from geoseg.pipelines.train import TrainConfig, run
 from geoseg.training.progress import Listener
+from geoseg.types import ChosenBands
 
 
 def test_run_writes_a_folder_that_segment_loads(tmp_path: Path) -> None:
@@ -188,10 +189,13 @@ def test_bands_that_the_model_does_not_take_are_refused(tmp_path: Path) -> None:
     told = r"have 4 numbers, and the model takes 3 .*num_channels=4"
     with pytest.raises(ConfigError, match=told):
         run(configuration(tmp_path, **four))
+    one = {"mean": [0.5], "std": [0.5]}
+    with pytest.raises(ConfigError, match=r"\[1, 1, 1\] of images with one, and give"):
+        run(configuration(tmp_path, **one))
 
 
 def test_chosen_bands_are_those_of_the_finished_model(tmp_path: Path) -> None:
-    """Four of five, out of order: trained, and run on other images without a word."""
+    """Four of five, out of order: trained, and run on such images without a word."""
     patterns = write_pairs(tmp_path, ["a", "b"])
     for name in ("a", "b"):
         path = tmp_path / "scenes" / "images" / f"{name}.png"
@@ -219,6 +223,7 @@ def test_chosen_bands_are_those_of_the_finished_model(tmp_path: Path) -> None:
     folder = run(config).folder
     spec = read_spec(folder)
     assert spec.bands == ("band 5", "band 3", "band 2", "band 1")
+    assert spec.chosen == ChosenBands((5, 3, 2, 1), (("gray", *["undefined"] * 4),))
     # What means 1.0 is known of the numbers that were seen.
     assert dict(spec.scale) == {"uint16": 400.0}
     scene = tmp_path / "scenes" / "images" / "a.tif"
@@ -249,7 +254,8 @@ def test_sizes_that_hold_no_whole_patches_are_refused_before_training(
         ({"mean": (0.1,)}, "data.mean"),
         ({"std": (0.2, 0.0, 0.2)}, "deviations above 0"),
         ({"mean": (0.1, float("nan"), 0.2)}, "give numbers"),
-        ({"mean": (123.0, 116.0, 103.0)}, "divided by 255"),
+        ({"mean": (123.0, 116.0, 103.0)}, "divided by 255.*set data.scale"),
+        ({"mean": (1200.0, 1100.0, 900.0), "scale": 1e4}, r"divided by data\.scale, 1"),
         ({"scale": 0.0}, r"data\.scale is 0\.0"),
         ({"bands": (0, 1, 2)}, r"data\.bands are \[0, 1, 2\]; they count from 1"),
         ({"resolution": 0.0}, "data.resolution"),
