@@ -115,7 +115,9 @@ def _train(config: TrainConfig, verbosity: int) -> None:
     from geoseg.pipelines import train as job
     from geoseg.reporting.notes import heard
 
-    if not job.is_first_process():  # its twin in the first one tells everything
+    if not job.is_first_process(
+        config.train.devices
+    ):  # its twin in the first one tells everything
         try:
             with heard(lambda _: None):
                 job.run(config)

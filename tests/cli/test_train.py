@@ -233,7 +233,7 @@ def test_processes_after_the_first_one_say_nothing(
         raise TrainingError("the loss is nan")
 
     monkeypatch.setattr("geoseg.pipelines.train.run", run)
-    monkeypatch.setattr("geoseg.pipelines.train.is_first_process", lambda: False)
+    monkeypatch.setattr("geoseg.pipelines.train.is_first_process", lambda _: False)
     result = geoseg("train", *HERE, "-v")
     assert (result.exit_code, result.stdout, result.stderr) == (1, "", "")
 

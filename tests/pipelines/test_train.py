@@ -14,6 +14,7 @@ import pytest
 import tiny_models
 import torch
 import yaml
+from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from rasters import write_raster
 from safetensors.torch import load_file
@@ -52,6 +53,20 @@ def test_run_writes_a_folder_that_segment_loads(tmp_path: Path) -> None:
     (logits,) = predictor.predict([tile], 255.0)
     assert logits.shape == (3, 24, 24)
     assert np.isfinite(logits).all()
+
+
+def test_a_training_alone_leads_whatever_rank_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As in the second task of `srun --ntasks=2`, each with a training of its own.
+    ranks = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
+    for name in ranks:
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    monkeypatch.setattr(rank_zero_only, "rank", 1)  # known since Lightning's import
+    folder = run(configuration(tmp_path)).folder
+    assert (folder / "model.safetensors").is_file()
+    assert (tmp_path / "out/run.yaml").is_file()
 
 
 def test_a_run_starts_from_the_weights_that_it_is_told(tmp_path: Path) -> None:
