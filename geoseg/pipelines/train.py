@@ -40,6 +40,7 @@ from geoseg.training.config import LoopConfig, LossConfig
 from geoseg.training.fit import Outcome, fit
 from geoseg.training.logs import RunLog
 from geoseg.training.module import SegmentationModule
+from geoseg.training.outputs import writing
 from geoseg.training.processes import is_first_process
 from geoseg.training.progress import Listener
 from geoseg.training.validation import Validation
@@ -96,6 +97,7 @@ def run(config: TrainConfig, listener: Listener | None = None) -> Trained:
         UsageError: The configuration makes no training, or another run has the folder
             or began it with another recipe.
         TrainingError: The loss is not finite, or memory is too small.
+        FileOutputError: The disk is full or gone.
     """
     try:
         config.out.mkdir(parents=True, exist_ok=True)
@@ -130,7 +132,8 @@ def _run_alone(config: TrainConfig, listener: Listener) -> Trained:
     check_folder(config.out, recipe)
     if is_first_process(config.train.devices):
         # After the checkpoint was accepted: it tells of the run that is in the folder.
-        with atomic_path(config.out / "run.yaml") as path:
+        final = config.out / "run.yaml"
+        with writing(final), atomic_path(final) as path:
             path.write_text(dump(config))
     module = SegmentationModule(
         model,
@@ -268,10 +271,11 @@ def _write_model(
     # from the checkpoint, so an older folder may go first.
     folder, unfinished = config.out / "model", config.out / ".model"
     shutil.rmtree(unfinished, ignore_errors=True)
-    save_model(model, unfinished, **_declared(config))
-    (unfinished / "README.md").write_text(card)
-    shutil.rmtree(folder, ignore_errors=True)
-    unfinished.rename(folder)
+    with writing(folder):
+        save_model(model, unfinished, **_declared(config))
+        (unfinished / "README.md").write_text(card)
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)
 
 
 def check_model_folder(out: Path, begun: Mapping[str, object]) -> None:

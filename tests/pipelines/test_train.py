@@ -6,7 +6,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import labelled_scenes
 import numpy as np
@@ -17,6 +17,7 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from rasters import write_raster
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from trainings import Heard, configuration, write_pairs
 
@@ -25,6 +26,7 @@ from geoseg.config import convert
 from geoseg.data.config import SplitConfig
 from geoseg.errors import (
     ConfigError,
+    FileOutputError,
     ModelError,
     OutputError,
     TilingError,
@@ -67,6 +69,37 @@ def test_a_training_alone_leads_whatever_rank_it_is_given(
     folder = run(configuration(tmp_path)).folder
     assert (folder / "model.safetensors").is_file()
     assert (tmp_path / "out/run.yaml").is_file()
+
+
+def test_a_recipe_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    config = configuration(tmp_path)
+    (config.out / "run.yaml").mkdir(parents=True)
+    with pytest.raises(FileOutputError, match=r"out/run\.yaml cannot .* \(Is a dir"):
+        run(config)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        SafetensorError("I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_model_that_cannot_be_written_is_told_and_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    config = configuration(tmp_path)
+
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise error
+
+    with monkeypatch.context() as full:
+        full.setattr("geoseg.pipelines.train.save_model", fail)
+        with pytest.raises(
+            FileOutputError, match=r"out/model cannot .*; make room and"
+        ):
+            run(config)
+    assert (run(config).folder / "README.md").is_file()
 
 
 def test_a_run_starts_from_the_weights_that_it_is_told(tmp_path: Path) -> None:
