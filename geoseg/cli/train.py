@@ -17,7 +17,7 @@ from geoseg.cli.options import (
     set_up_messages,
     verbosity_of,
 )
-from geoseg.errors import ConfigError, TrainingError, UsageError
+from geoseg.errors import AgreedError, ConfigError, TrainingError, UsageError
 
 if TYPE_CHECKING:
     from geoseg.pipelines.train import TrainConfig
@@ -121,7 +121,7 @@ def _train(config: TrainConfig, verbosity: int) -> None:
         try:
             with heard(lambda _: None):
                 job.run(config)
-        except (TrainingError, UsageError):
+        except AgreedError:  # of its own it tells itself
             raise click.exceptions.Exit(1) from None
         return
     with TrainingProgress(config.train.steps, verbosity=verbosity) as progress:

@@ -30,7 +30,11 @@ from geoseg.training.config import LoopConfig
 from geoseg.training.logs import RunLog
 from geoseg.training.memory import check_memory
 from geoseg.training.module import SegmentationModule
-from geoseg.training.processes import is_first_process
+from geoseg.training.processes import (
+    TogetherStrategy,
+    ending_together,
+    is_first_process,
+)
 from geoseg.training.validation import Validation
 
 logger = logging.getLogger(__name__)
@@ -92,7 +96,12 @@ def fit(
         seconds = config.checkpoint_seconds
         order += [Checkpoints(folder, seconds, config.steps, clock, validation)]
         trainer = make_trainer(config, folder, [*order, *callbacks], cuda=cuda)
-        with _quiet(), _interruptions(), _memory_errors(module):
+        with (
+            _quiet(),
+            _interruptions(),
+            ending_together(trainer),
+            _memory_errors(module),
+        ):
             trainer.fit(module, ckpt_path=last if begun else None, weights_only=True)
         module.cpu()
         steps = trainer.global_step
@@ -130,7 +139,7 @@ def make_trainer(
         return Trainer(
             accelerator="cuda" if cuda else "cpu",
             devices=config.devices,
-            strategy="ddp" if several else "auto",
+            strategy=TogetherStrategy() if several else "auto",
             # torch synchronises statistics on GPUs only.
             sync_batchnorm=several and cuda,
             precision="bf16-mixed" if config.precision == "bfloat16" else "32-true",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Mask2FormerForUniversalSegmentation
 
-from geoseg.errors import ConfigError, GeosegError, TrainingError
+from geoseg.errors import AgreedError, ConfigError, GeosegError, TrainingError
 from geoseg.models.backbone import ViTAdapterBackbone
 from geoseg.models.checkpoint import checkpoint_payload
 from geoseg.models.presets import DECLARATION
@@ -101,10 +101,11 @@ class SegmentationModule(LightningModule):
         """
         recipes = gathered(self.trainer, self.recipe)
         if any(recipe != recipes[0] for recipe in recipes):
-            raise ConfigError(
+            error = ConfigError(
                 "the processes of this training found different scenes or labels; see "
                 "that all of them can read all files, and start it again"
             )
+            agree(self.trainer, error, ())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW over what is trained."""
@@ -217,7 +218,8 @@ class SegmentationModule(LightningModule):
         # Both are the same on all devices, so all of them stop.
         for name, value in (("loss", loss), ("gradient's norm", norm.item())):
             if not torch.isfinite(torch.tensor(value)):
-                raise TrainingError(
+                kind = TrainingError if self.trainer.is_global_zero else AgreedError
+                raise kind(
                     f"the {name} is {value} at step {step}; the last checkpoint is "
                     "good: lower train.learning_rate, in another out"
                 )
