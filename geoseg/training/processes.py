@@ -75,7 +75,7 @@ def _end_with_first(trainer: Trainer, gone: BaseException | None) -> None:
     others = launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else []
     # It lets go of the others before it is gone: its code tells of a kill.
     until = monotonic() + (0 if gone is None else _PATIENCE)
-    while monotonic() < until and not any(one.poll() for one in others):
+    while others and monotonic() < until and not any(one.poll() for one in others):
         sleep(0.05)
     code = _kill(others)
     if gone is not None:
@@ -175,10 +175,11 @@ def _left_reason() -> str:
     with suppress(RuntimeError, ValueError):
         store = _store()
         if store.check([_REASON]):
-            return store.get(_REASON).decode()
+            text: str = store.get(_REASON).decode()
+            return text
     return ""
 
 
-def _store() -> torch.distributed.Store:
+def _store() -> Any:  # noqa: ANN401 (torch has the type of its stores in C++)
     """What processes know each other by: it answers also when one has failed."""
     return torch.distributed.distributed_c10d._get_default_store()
