@@ -157,7 +157,7 @@ def _sentence(code: int, reason: str) -> str:
     if code == -signal.SIGKILL:
         return (
             "another process of this training was killed, as the system does when "
-            "memory is short; the last checkpoint is good: run the same command again"
+            "memory is short; free some, and run the same command again"
         )
     what = f": {reason}" if reason else ", which is told above"
     return f"another process of this training ended with an error{what}"
