@@ -27,7 +27,7 @@ from geoseg.training.checkpoints import (
     read_checkpoint,
 )
 from geoseg.training.config import LoopConfig
-from geoseg.training.logs import RunLog
+from geoseg.training.logs import RunLog, quiet_writers
 from geoseg.training.memory import check_memory
 from geoseg.training.module import SegmentationModule
 from geoseg.training.processes import (
@@ -98,6 +98,7 @@ def fit(
         trainer = make_trainer(config, folder, [*order, *callbacks], cuda=cuda)
         with (
             _quiet(),
+            quiet_writers(),
             _interruptions(),
             ending_together(trainer),
             _memory_errors(module),

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import re
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from tensorboard.summary.writer import event_file_writer
 from torch.utils.tensorboard import SummaryWriter
 
 from geoseg.data.pictures import draw_chips
@@ -132,6 +135,26 @@ class RunLog(Callback):
         with writing(self.folder / TENSORBOARD):
             for name, value in values.items():
                 self._writer.add_scalar(f"{group}/{name}", value, step)
+
+
+@contextmanager
+def quiet_writers() -> Iterator[None]:
+    """Keep back the trace of a thread that writes events where its disk is full.
+
+    What it met is raised again by the next call that writes.
+    """
+    before = threading.excepthook
+
+    def tell(failed: threading.ExceptHookArgs) -> None:
+        written = type(failed.thread).__module__ == event_file_writer.__name__
+        if not (written and isinstance(failed.exc_value, OSError)):
+            before(failed)
+
+    threading.excepthook = tell
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _now() -> float:

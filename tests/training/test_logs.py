@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
+from tensorboard.compat.tensorflow_stub.io.gfile import LocalFileSystem
 from training_runs import CLASSES
 
 from geoseg.errors import FileOutputError
-from geoseg.training.logs import RunLog
+from geoseg.training.logs import RunLog, quiet_writers
 from geoseg.training.progress import Listener, Score
 from geoseg.training.validation import View
 
@@ -54,6 +55,19 @@ def test_a_log_for_tensorboard_is_one_of_them(tmp_path: Path) -> None:
     (tmp_path / "tensorboard").touch()
     with pytest.raises(FileOutputError, match="/tensorboard cannot be written"):
         RunLog(tmp_path, 1, CLASSES, Listener()).on_train_start(TRAINER, MODULE)
+
+
+def test_the_thread_that_writes_it_is_silent(
+    log: RunLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(LocalFileSystem, "append", fail)
+    told = r"/tensorboard cannot be written \(No space left on device\)"
+    # What a thread does not catch would be a warning, which ends a test.
+    with quiet_writers(), pytest.raises(FileOutputError, match=told):
+        log.validated(Score(1, 0.5, (0.5,) * 3, 0.5), best=True)
 
 
 def test_a_log_that_cannot_be_shortened_stays(
