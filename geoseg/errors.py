@@ -76,6 +76,10 @@ class TrainingError(GeosegError):
     """A training run cannot go on; its last good checkpoint stays."""
 
 
+class AgreedError(TrainingError):
+    """A process after the first ends with the others; the first one tells why."""
+
+
 class SegmentationError(GeosegError):
     """Some scenes failed; the others are finished. Only `geoseg.segment` raises it."""
 

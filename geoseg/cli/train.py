@@ -17,7 +17,7 @@ from geoseg.cli.options import (
     set_up_messages,
     verbosity_of,
 )
-from geoseg.errors import ConfigError, TrainingError, UsageError
+from geoseg.errors import AgreedError, ConfigError, TrainingError, UsageError
 
 if TYPE_CHECKING:
     from geoseg.pipelines.train import TrainConfig
@@ -115,11 +115,13 @@ def _train(config: TrainConfig, verbosity: int) -> None:
     from geoseg.pipelines import train as job
     from geoseg.reporting.notes import heard
 
-    if not job.is_first_process():  # its twin in the first one tells everything
+    if not job.is_first_process(
+        config.train.devices
+    ):  # its twin in the first one tells everything
         try:
             with heard(lambda _: None):
                 job.run(config)
-        except (TrainingError, UsageError):
+        except AgreedError:  # of its own it tells itself
             raise click.exceptions.Exit(1) from None
         return
     with TrainingProgress(config.train.steps, verbosity=verbosity) as progress:

@@ -35,9 +35,11 @@ from geoseg.pipelines.train_scenes import (
 from geoseg.training.card import write_card
 from geoseg.training.checkpoints import begun_with, check_folder
 from geoseg.training.config import LoopConfig, LossConfig
-from geoseg.training.fit import Outcome, fit, is_first_process
+from geoseg.training.fit import Outcome, fit
 from geoseg.training.logs import RunLog
 from geoseg.training.module import SegmentationModule
+from geoseg.training.outputs import writing
+from geoseg.training.processes import is_first_process
 from geoseg.training.progress import Listener
 from geoseg.training.validation import Validation
 from geoseg.types import ModelSpec
@@ -93,6 +95,7 @@ def run(config: TrainConfig, listener: Listener | None = None) -> Trained:
         UsageError: The configuration makes no training, or another run has the folder
             or began it with another recipe.
         TrainingError: The loss is not finite, or memory is too small.
+        FileOutputError: The disk is full or gone.
     """
     try:
         config.out.mkdir(parents=True, exist_ok=True)
@@ -101,7 +104,7 @@ def run(config: TrainConfig, listener: Listener | None = None) -> Trained:
             f"{config.out} cannot be made ({error.strerror}); set another out"
         ) from error
     listener = listener or Listener()
-    if not is_first_process():  # the first one holds the lock
+    if not is_first_process(config.train.devices):  # the first one holds the lock
         return _run_alone(config, listener)
     with exclusive(config.out / ".lock", config.out):
         return _run_alone(config, listener)
@@ -120,7 +123,8 @@ def _run_alone(config: TrainConfig, listener: Listener) -> Trained:
         warn_of_other_input(config.start_from, spec)
     data = config.data
     check_model_folder(config.out, begun)
-    scenes = find_scenes(data, spec, config.train.validation_scenes, listener)
+    loop = config.train
+    scenes = find_scenes(data, spec, loop.validation_scenes, listener, loop.devices)
     declared = declared_by(config, scenes.trained.sources)
     declare(model, **declared)
     spec = replace(
@@ -129,9 +133,10 @@ def _run_alone(config: TrainConfig, listener: Listener) -> Trained:
     chips = chip_sampler(scenes.trained, data, config.chips)
     recipe = recipe_of(config, scenes) | _start(config, begun)
     check_folder(config.out, recipe)
-    if is_first_process():
+    if is_first_process(config.train.devices):
         # After the checkpoint was accepted: it tells of the run that is in the folder.
-        with atomic_path(config.out / "run.yaml") as path:
+        final = config.out / "run.yaml"
+        with writing(final), atomic_path(final) as path:
             path.write_text(dump(config))
     module = SegmentationModule(
         model,
@@ -152,7 +157,7 @@ def _run_alone(config: TrainConfig, listener: Listener) -> Trained:
             validation=_validation(config, spec, scenes.judged.sources, log),
             threads=config.torch_threads,
         )
-    if is_first_process():
+    if is_first_process(config.train.devices):
         card = write_card(
             spec,
             outcome,
@@ -212,10 +217,11 @@ def _write_model(
     # from the checkpoint, so an older folder may go first.
     folder, unfinished = out / "model", out / ".model"
     shutil.rmtree(unfinished, ignore_errors=True)
-    save_model(model, unfinished, **declared)
-    (unfinished / "README.md").write_text(card)
-    shutil.rmtree(folder, ignore_errors=True)
-    unfinished.rename(folder)
+    with writing(folder):
+        save_model(model, unfinished, **declared)
+        (unfinished / "README.md").write_text(card)
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)
 
 
 def check_model_folder(out: Path, begun: Mapping[str, object]) -> None:

@@ -18,7 +18,7 @@ from geoseg.data.labelled import LabelledSource
 from geoseg.data.sources import open_split
 from geoseg.data.survey import Survey, survey
 from geoseg.errors import OutputError
-from geoseg.training.fit import is_first_process
+from geoseg.training.processes import is_first_process
 from geoseg.training.progress import Listener
 from geoseg.types import ModelSpec
 
@@ -37,7 +37,11 @@ class TrainingScenes:
 
 
 def find_scenes(
-    data: DataConfig, spec: ModelSpec, most: int | None, listener: Listener
+    data: DataConfig,
+    spec: ModelSpec,
+    most: int | None,
+    listener: Listener,
+    processes: int = 1,
 ) -> TrainingScenes:
     """Look at the scenes of a training, or take over what the first process found.
 
@@ -49,13 +53,15 @@ def find_scenes(
         spec: What the model will declare.
         most: How many are validated on, drawn evenly; None: all.
         listener: Hears how far it is.
+        processes: Of the training.
 
     Raises:
         ConfigError: There are none, or none has a label.
         SceneError: One cannot be read, or has labels that mean nothing.
     """
     # Taken once: a process that outlives this run must not take it for the next one's.
-    left = None if is_first_process() else os.environ.pop(_FOUND, None)
+    first = is_first_process(processes)
+    left = None if first else os.environ.pop(_FOUND, None)
     if left is not None:
         # By our own parent, in a file that nobody else may write.
         return cast(TrainingScenes, pickle.loads(Path(left).read_bytes()))
@@ -95,7 +101,7 @@ def left_for_others(scenes: TrainingScenes, processes: int) -> Iterator[None]:
     Raises:
         OutputError: There is no place for temporary files.
     """
-    if processes == 1 or not is_first_process():
+    if processes == 1 or not is_first_process(processes):
         yield
         return
     with ExitStack() as stack:

@@ -9,7 +9,7 @@ from typing import TypeVar, cast
 import torch
 from lightning.pytorch import Trainer
 
-from geoseg.errors import GeosegError, GeosegWarning, TrainingError
+from geoseg.errors import AgreedError, GeosegError, GeosegWarning, TrainingError
 
 T = TypeVar("T")
 
@@ -36,8 +36,8 @@ def agree(trainer: Trainer, error: GeosegError | None, notes: Sequence[str]) -> 
 
     Raises:
         GeosegError: `error`, in the first process.
-        TrainingError: Another process has an error, or this is not the first process:
-            the first of all errors in words.
+        TrainingError: Another process has an error: the first of all, in words.
+        AgreedError: The same in a process after the first.
     """
     trouble = torch.tensor(float(error is not None or bool(notes)))
     if trainer.world_size > 1:
@@ -54,4 +54,4 @@ def agree(trainer: Trainer, error: GeosegError | None, notes: Sequence[str]) -> 
     if first is not None and trainer.is_global_zero and error is not None:
         raise error
     if first is not None:
-        raise TrainingError(first)
+        raise (TrainingError if trainer.is_global_zero else AgreedError)(first)

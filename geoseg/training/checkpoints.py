@@ -13,9 +13,10 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from geoseg.errors import ConfigError, FileOutputError
+from geoseg.errors import ConfigError
 from geoseg.io.atomic import atomic_path
 from geoseg.training.module import RECIPE
+from geoseg.training.outputs import unwritten
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 """Files of a run folder: where it goes on, and the weights with the best mIoU."""
@@ -41,16 +42,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             FileOutputError: The disk is full or gone.
         """
+        final = Path(path)
         try:
-            with atomic_path(Path(path)) as temporary, temporary.open("wb") as stream:
+            with atomic_path(final) as temporary, temporary.open("wb") as stream:
                 torch.save(checkpoint, stream)
         except (OSError, RuntimeError) as error:
-            # torch's own writer tells of a full disk in an error without its number.
-            reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-            raise FileOutputError(
-                f"{path} cannot be written ({reason}); the checkpoint before it is "
-                "whole: make room and run the same command again"
-            ) from error
+            kept = "the checkpoint before it is whole" if final.exists() else ""
+            raise unwritten(final, error, kept) from error
 
 
 class StepClock(Callback):

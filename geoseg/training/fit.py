@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_only
 
 from geoseg.errors import TrainingError
 from geoseg.training.checkpoints import (
@@ -27,9 +27,14 @@ from geoseg.training.checkpoints import (
     read_checkpoint,
 )
 from geoseg.training.config import LoopConfig
-from geoseg.training.logs import RunLog
+from geoseg.training.logs import RunLog, quiet_writers
 from geoseg.training.memory import check_memory
 from geoseg.training.module import SegmentationModule
+from geoseg.training.processes import (
+    TogetherStrategy,
+    ending_together,
+    is_first_process,
+)
 from geoseg.training.validation import Validation
 
 logger = logging.getLogger(__name__)
@@ -53,11 +58,6 @@ class Outcome:
     """Step whose average ships; None without validation scenes: the last one."""
     best_miou: float | None
     """Its score."""
-
-
-def is_first_process() -> bool:
-    """Tell whether this process leads; others of the same run write and say nothing."""
-    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def fit(
@@ -88,7 +88,7 @@ def fit(
     steps, over = _restore(module, last, validation) if begun else (0, False)
     if not over:
         cuda = uses_cuda(config)
-        if is_first_process():
+        if is_first_process(config.devices):
             check_memory(module, cuda=cuda)
         clock = StepClock()
         order: list[Callback] = [_Threads(threads), clock, log]
@@ -96,7 +96,13 @@ def fit(
         seconds = config.checkpoint_seconds
         order += [Checkpoints(folder, seconds, config.steps, clock, validation)]
         trainer = make_trainer(config, folder, [*order, *callbacks], cuda=cuda)
-        with _quiet(), _interruptions(), _memory_errors(module):
+        with (
+            _quiet(),
+            quiet_writers(),
+            _interruptions(),
+            ending_together(trainer),
+            _memory_errors(module),
+        ):
             trainer.fit(module, ckpt_path=last if begun else None, weights_only=True)
         module.cpu()
         steps = trainer.global_step
@@ -134,11 +140,13 @@ def make_trainer(
         return Trainer(
             accelerator="cuda" if cuda else "cpu",
             devices=config.devices,
-            strategy="ddp" if several else "auto",
+            strategy=TogetherStrategy() if several else "auto",
             # torch synchronises statistics on GPUs only.
             sync_batchnorm=several and cuda,
             precision="bf16-mixed" if config.precision == "bfloat16" else "32-true",
-            plugins=[AtomicCheckpointIO()],
+            # SLURM's, found by its variables, would take the tasks of a job for the
+            # processes of one training; ours are started by Lightning.
+            plugins=[AtomicCheckpointIO(), LightningEnvironment()],
             callbacks=callbacks,
             max_steps=config.steps,
             max_epochs=1,

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import csv
 import re
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from tensorboard.summary.writer import event_file_writer
 from torch.utils.tensorboard import SummaryWriter
 
 from geoseg.data.pictures import draw_chips
+from geoseg.io.atomic import atomic_path
 from geoseg.layout import PICTURES
+from geoseg.training.outputs import writing
 from geoseg.training.progress import Listener, Score
 from geoseg.training.validation import View
 from geoseg.types import ClassInfo
@@ -58,9 +63,9 @@ class RunLog(Callback):
         for path in self.folder.glob(f"{PICTURES}/step-*.png"):
             if int(path.name.split("-")[1]) > trainer.global_step:
                 path.unlink()
-        self._writer = SummaryWriter(
-            self.folder / TENSORBOARD, purge_step=trainer.global_step + 1
-        )
+        events = self.folder / TENSORBOARD
+        with writing(events):
+            self._writer = SummaryWriter(events, purge_step=trainer.global_step + 1)
 
     def on_train_batch_end(
         self,
@@ -90,7 +95,8 @@ class RunLog(Callback):
         _append(self.folder / VALIDATION, {**row, **columns})
         self._scalars("validation", totals, score.step)
         self._scalars("iou", by_class, score.step)
-        self._writer.flush()
+        with writing(self.folder / TENSORBOARD):
+            self._writer.flush()
         self.listener.validated(score, best)
 
     def looked(self, step: int, view: View) -> None:
@@ -109,22 +115,46 @@ class RunLog(Callback):
         )
         name = re.sub(r"[^\w.-]", "_", view.name)
         path = self.folder / PICTURES / f"step-{step:06d}-{name}.png"
-        path.parent.mkdir(exist_ok=True)
-        picture.save(path)
-        self._writer.add_image(name, np.asarray(picture), step, dataformats="HWC")
+        with writing(path):
+            path.parent.mkdir(exist_ok=True)
+            picture.save(path)
+        with writing(self.folder / TENSORBOARD):
+            self._writer.add_image(name, np.asarray(picture), step, dataformats="HWC")
 
     def teardown(
         self, trainer: Trainer, pl_module: LightningModule, stage: str
     ) -> None:
         """Close files, also after an error."""
         if self._writer is not None:
-            self._writer.close()
+            with writing(self.folder / TENSORBOARD):
+                self._writer.close()
             self._writer = None
 
     def _scalars(self, group: str, values: Mapping[str, float], step: int) -> None:
         assert self._writer is not None
-        for name, value in values.items():
-            self._writer.add_scalar(f"{group}/{name}", value, step)
+        with writing(self.folder / TENSORBOARD):
+            for name, value in values.items():
+                self._writer.add_scalar(f"{group}/{name}", value, step)
+
+
+@contextmanager
+def quiet_writers() -> Iterator[None]:
+    """Keep back the trace of a thread that writes events where its disk is full.
+
+    What it met is raised again by the next call that writes.
+    """
+    before = threading.excepthook
+
+    def tell(failed: threading.ExceptHookArgs) -> None:
+        written = type(failed.thread).__module__ == event_file_writer.__name__
+        if not (written and isinstance(failed.exc_value, OSError)):
+            before(failed)
+
+    threading.excepthook = tell
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _now() -> float:
@@ -133,7 +163,7 @@ def _now() -> float:
 
 def _append(path: Path, row: Mapping[str, object]) -> None:
     fresh = not path.exists()
-    with path.open("a", newline="") as stream:
+    with writing(path), path.open("a", newline="") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(row), lineterminator="\n")
         if fresh:
             writer.writeheader()
@@ -150,4 +180,5 @@ def _shorten(path: Path, step: int) -> None:
         for line in lines[1:]
         if line.endswith("\n") and int(line.split(",")[0]) <= step
     ]
-    path.write_text("".join(lines[:1] + kept))
+    with writing(path), atomic_path(path) as temporary:
+        temporary.write_text("".join(lines[:1] + kept))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Mask2FormerForUniversalSegmentation
 
-from geoseg.errors import ConfigError, GeosegError, TrainingError
+from geoseg.errors import AgreedError, ConfigError, GeosegError, TrainingError
 from geoseg.models.backbone import ViTAdapterBackbone
 from geoseg.models.checkpoint import checkpoint_payload
 from geoseg.models.presets import DECLARATION
@@ -101,10 +101,11 @@ class SegmentationModule(LightningModule):
         """
         recipes = gathered(self.trainer, self.recipe)
         if any(recipe != recipes[0] for recipe in recipes):
-            raise ConfigError(
+            error = ConfigError(
                 "the processes of this training found different scenes or labels; see "
                 "that all of them can read all files, and start it again"
             )
+            agree(self.trainer, error, ())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW over what is trained."""
@@ -223,7 +224,8 @@ class SegmentationModule(LightningModule):
                 )
                 if step == 0:  # No weight was changed yet.
                     advice = "check data.mean, data.std, data.scale and the images"
-                raise TrainingError(f"the {name} is {value} at step {step}; {advice}")
+                kind = TrainingError if self.trainer.is_global_zero else AgreedError
+                raise kind(f"the {name} is {value} at step {step}; {advice}")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Describe the model, so that a checkpoint is one; keep the recipe."""

@@ -15,6 +15,7 @@ from geoseg.cli.train import EPILOG
 from geoseg.cli.train_progress import TrainingProgress
 from geoseg.config import combinations, compose, convert
 from geoseg.errors import (
+    AgreedError,
     ConfigError,
     GeosegWarning,
     OutputError,
@@ -225,17 +226,29 @@ def test_warnings_are_said_once_as_notes(monkeypatch: pytest.MonkeyPatch) -> Non
     assert geoseg("train", *HERE, "-q").stderr == ""
 
 
-def test_processes_after_the_first_one_say_nothing(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (AgreedError("the loss is nan"), ""),
+        (TrainingError("the GPU's memory is full"), "the GPU's memory is full"),
+        (ConfigError("bands"), "bands"),
+        (ValueError("odd"), "unexpected ValueError: odd; run it again with -vv for"),
+    ],
+)
+def test_processes_after_the_first_one_tell_only_what_that_does_not(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
 ) -> None:
     def run(config: TrainConfig) -> Trained:
         warnings.warn("a is left out", GeosegWarning, stacklevel=1)
-        raise TrainingError("the loss is nan")
+        raise error
 
     monkeypatch.setattr("geoseg.pipelines.train.run", run)
-    monkeypatch.setattr("geoseg.pipelines.train.is_first_process", lambda: False)
+    monkeypatch.setattr("geoseg.pipelines.train.is_first_process", lambda _: False)
     result = geoseg("train", *HERE, "-v")
-    assert (result.exit_code, result.stdout, result.stderr) == (1, "", "")
+    assert result.exit_code == (2 if isinstance(error, ConfigError) else 1)
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"Error: {told}" if told else "")
+    assert result.stderr.count("\n") == bool(told)
 
 
 def test_training_tells_its_loss_and_its_scores(

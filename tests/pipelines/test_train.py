@@ -6,7 +6,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import labelled_scenes
 import numpy as np
@@ -14,8 +14,10 @@ import pytest
 import tiny_models
 import torch
 import yaml
+from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from rasters import write_raster
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from trainings import Heard, configuration, write_pairs
 
@@ -24,6 +26,7 @@ from geoseg.config import convert
 from geoseg.data.config import SplitConfig
 from geoseg.errors import (
     ConfigError,
+    FileOutputError,
     ModelError,
     OutputError,
     TilingError,
@@ -53,6 +56,51 @@ def test_run_writes_a_folder_that_segment_loads(tmp_path: Path) -> None:
     (logits,) = predictor.predict([tile], 255.0)
     assert logits.shape == (3, 24, 24)
     assert np.isfinite(logits).all()
+
+
+def test_a_training_alone_leads_whatever_rank_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As in the second task of `srun --ntasks=2`, each with a training of its own.
+    ranks = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
+    for name in ranks:
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    monkeypatch.setattr(rank_zero_only, "rank", 1)  # known since Lightning's import
+    folder = run(configuration(tmp_path)).folder
+    assert (folder / "model.safetensors").is_file()
+    assert (tmp_path / "out/run.yaml").is_file()
+
+
+def test_a_recipe_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    config = configuration(tmp_path)
+    (config.out / "run.yaml").mkdir(parents=True)
+    with pytest.raises(FileOutputError, match=r"out/run\.yaml cannot .* \(Is a dir"):
+        run(config)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        SafetensorError("I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_model_that_cannot_be_written_is_told_and_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    config = configuration(tmp_path)
+
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise error
+
+    with monkeypatch.context() as full:
+        full.setattr("geoseg.pipelines.train.save_model", fail)
+        with pytest.raises(
+            FileOutputError, match=r"out/model cannot .*; make room and"
+        ):
+            run(config)
+    assert (run(config).folder / "README.md").is_file()
 
 
 def test_a_run_starts_from_the_weights_that_it_is_told(tmp_path: Path) -> None:

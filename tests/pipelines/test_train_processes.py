@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,14 @@ STEPS = {
 }
 
 
+FAILING = str(Path(__file__).parents[1] / "failing_trainings.py")
+"""A program whose first argument says which of two processes fails, and how."""
+
+
 def trained(
     root: Path,
-    broken: str,
+    broken: str = "",
+    program: Sequence[str] = ("-m", "geoseg"),
     **changes: Any,  # noqa: ANN401
 ) -> subprocess.CompletedProcess[str]:
     """Train by the command line, on pairs of which some images are cut short."""
@@ -40,12 +47,17 @@ def trained(
     recipe = root / "mine.yaml"
     recipe.write_text(dump(dataclasses.replace(config, data=data)))
     return subprocess.run(
-        [sys.executable, "-m", "geoseg", "train", "-c", str(recipe)],
+        [sys.executable, *program, "train", "-c", str(recipe)],
         capture_output=True,
         text=True,
         check=False,
         timeout=500,
     )
+
+
+def errors(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """What a training called an error, a line each."""
+    return [line for line in done.stderr.splitlines() if line.startswith("Error")]
 
 
 @pytest.mark.slow
@@ -61,6 +73,30 @@ def test_scenes_left_out_are_told_of_once(tmp_path: Path) -> None:
 def test_an_image_that_each_process_meets_is_named_once(tmp_path: Path) -> None:
     done = trained(tmp_path, "ab")
     assert done.returncode == 1
-    errors = [line for line in done.stderr.splitlines() if line.startswith("Error")]
-    assert len(errors) == 1, done.stderr
-    assert "cannot be read" in errors[0]
+    (error,) = errors(done)
+    assert "cannot be read" in error
+
+
+FULL = "the GPU's memory is full with 1 chips in a forward pass"
+OTHER = "another process of this training"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("gpu", [FULL, f"{OTHER} ended with an error: {FULL}"]),
+        ("stuck", [FULL, f"{OTHER} ended with an error, which is told above"]),
+        ("killed", [f"{OTHER} was killed"]),
+        ("disk", [r".*/out/best\.ckpt cannot be written \(No space left on device\)"]),
+    ],
+)
+def test_a_process_that_fails_alone_ends_the_other_one_and_is_told(
+    tmp_path: Path, how: str, told: list[str]
+) -> None:
+    done = trained(tmp_path, program=(FAILING, how))
+    assert done.returncode == 1, done.stderr
+    found = errors(done)
+    assert len(found) == len(told), done.stderr
+    for line, text in zip(found, told, strict=True):
+        assert re.match(f"Error: {text}", line), line

@@ -57,10 +57,10 @@ def test_other_processes_take_over_what_the_first_one_found(
         again = find_scenes(config.data, spec_of(config), None, Heard())
         assert names(again) == names(found)
         with monkeypatch.context() as other:
-            other.setattr(train_scenes, "is_first_process", lambda: False)
+            other.setenv("LOCAL_RANK", "1")
             # It shall not look itself: what it would find may be something else.
             other.delattr(train_scenes, "survey")
-            taken = find_scenes(config.data, spec_of(config), None, Heard())
+            taken = find_scenes(config.data, spec_of(config), None, Heard(), 2)
         assert names(taken) == names(found)
         assert (taken.trained.totals == found.trained.totals).all()
         # One that outlives the run looks for itself in the next one.

@@ -85,12 +85,12 @@ def test_two_processes_end_together_and_the_first_one_tells(tmp_path: Path) -> N
         ("TrainingError: c cannot be read", ["b is bad"]),
         ("SceneError: b cannot be read", []),
     ]
-    # `geoseg train` says nothing of a TrainingError in processes after the first.
+    # `geoseg train` says nothing of an AgreedError.
     assert other == [
         ("", []),
         ("", []),
-        ("TrainingError: c cannot be read", []),
-        ("TrainingError: b cannot be read", []),
+        ("AgreedError: c cannot be read", []),
+        ("AgreedError: b cannot be read", []),
     ]
 
 

@@ -59,8 +59,15 @@ def test_interrupted_save_leaves_the_old_checkpoint(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(FileOutputError, match=r"\(No space left on device\); the"):
+    with pytest.raises(
+        FileOutputError, match=r"\(No space left on device\); the check"
+    ):
         AtomicCheckpointIO().save_checkpoint({"step": 2}, path)
+    # There is none to speak of.
+    with pytest.raises(
+        FileOutputError, match=r"\(No space left on device\); make room"
+    ):
+        AtomicCheckpointIO().save_checkpoint({"step": 2}, tmp_path / "first.ckpt")
     assert torch.load(path, weights_only=True) == {"step": 1}
     assert list(tmp_path.iterdir()) == [path]
 
