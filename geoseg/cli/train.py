@@ -115,13 +115,11 @@ def _train(config: TrainConfig, verbosity: int) -> None:
     from geoseg.pipelines import train as job
     from geoseg.reporting.notes import heard
 
-    if not job.is_first_process(
-        config.train.devices
-    ):  # its twin in the first one tells everything
-        try:
+    if not job.is_first_process(config.train.devices):
+        try:  # Its twin in the first process tells everything,
             with heard(lambda _: None):
                 job.run(config)
-        except AgreedError:  # of its own it tells itself
+        except AgreedError:  # but for errors that it alone has met.
             raise click.exceptions.Exit(1) from None
         return
     with TrainingProgress(config.train.steps, verbosity=verbosity) as progress:
