@@ -90,12 +90,7 @@ def read_shapes(
                 f"{', '.join(info['fields'])}; change data.vector.class_column"
             )
         crs = crs_of(info)
-        if crs is not None and grid.crs is None:
-            raise SceneError(
-                f"{path} has a CRS and the scene has none, so nobody can tell where "
-                "they meet; give the scene its CRS and place with gdal_translate "
-                "-a_srs -a_ullr"
-            )
+        _check_placed(path, crs, grid)
         target = None if grid.crs is None else pyproj.CRS.from_wkt(grid.crs)
         _, fids, shapes, fields = pyogrio.raw.read(
             path,
@@ -123,6 +118,14 @@ def read_shapes(
     values = [None] * len(order) if column is None else fields[0][order].tolist()
     painted = np.array([value_of(value) for value in values], np.uint8)
     return Shapes(shapely.STRtree(geometries), painted)
+
+
+def _check_placed(path: Path, crs: pyproj.CRS | None, grid: Grid) -> None:
+    if crs is not None and grid.crs is None:
+        raise SceneError(
+            f"{path} has a CRS and the scene has none, so nobody can tell where they "
+            "meet; give the scene its CRS and place with gdal_translate -a_srs -a_ullr"
+        )
 
 
 def _first_layer(path: Path) -> str:

@@ -338,6 +338,12 @@ def test_vectors_that_cannot_be_used_are_named(tmp_path: Path, ground: Path) -> 
         scene(ground, path, vector=both)
     with pytest.raises(SceneError, match=r"l\.gpkg cannot be read: .*nine"):
         scene(ground, path, vector={"class_name": "road", "layer": "nine"})
+    moon = gpd.GeoDataFrame(
+        geometry=[shapely.box(0, 0, 9, 9)], crs="+proj=eqc +R=1737400 +units=m"
+    )
+    moon.to_file(tmp_path / "moon.gpkg")
+    with pytest.raises(SceneError, match=r"no way leads from the CRS of .*moon\.gpkg"):
+        scene(ground, tmp_path / "moon.gpkg", vector={"class_name": "road"})
     (tmp_path / "broken.geojson").write_text("{")
     with pytest.raises(SceneError, match=r"broken\.geojson cannot be read"):
         scene(ground, tmp_path / "broken.geojson", vector={"class_name": "road"})
