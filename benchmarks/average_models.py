@@ -12,6 +12,7 @@ of the training scenes first, and refused if it is worse there than its worst pa
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -71,15 +72,19 @@ def main() -> None:
 def write_mean(folders: Sequence[Path], out: Path) -> None:
     """Write a model folder whose weights are the mean of those of others."""
     states = [load_file(folder / WEIGHTS) for folder in folders]
-    others = [(folders[0] / name).read_text() for name in OTHERS]
+    others = described(folders[0])
     for folder, state in zip(folders, states, strict=True):
-        same = state.keys() == states[0].keys()
-        if not same or [(folder / name).read_text() for name in OTHERS] != others:
+        if state.keys() != states[0].keys() or described(folder) != others:
             raise SystemExit(f"{folder} is another model than {folders[0]}")
     out.mkdir(parents=True)
     save_file(mean_of(states), out / WEIGHTS, metadata={"format": "pt"})
     for name in OTHERS:
         shutil.copyfile(folders[0] / name, out / name)
+
+
+def described(folder: Path) -> list[object]:
+    """Read what a model folder says of its model; the order of keys says nothing."""
+    return [json.loads((folder / name).read_text()) for name in OTHERS]
 
 
 def mean_of(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

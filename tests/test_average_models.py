@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -111,3 +112,15 @@ def test_other_architectures_have_no_mean(
     (other / "config.json").write_text(text.replace('"road"', '"track"'))
     with pytest.raises(SystemExit, match="is another model than"):
         average.write_mean([folder, other], tmp_path / "mean")
+
+
+def test_the_order_of_keys_makes_no_other_architecture(
+    average: ModuleType, trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folder, _ = trained
+    other = changed(folder, tmp_path / "other", 1.0)
+    for name in ("config.json", "preprocessor_config.json"):
+        values = json.loads((other / name).read_text())
+        (other / name).write_text(json.dumps(dict(reversed(values.items()))))
+    average.write_mean([folder, other], tmp_path / "mean")
+    load_model(tmp_path / "mean")
