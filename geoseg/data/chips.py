@@ -237,19 +237,24 @@ class ChipSampler:
         return block.row + row, block.col + col
 
 
-def chip_sampler(seen: Survey, data: DataConfig, chips: ChipConfig) -> ChipSampler:
+def chip_sampler(
+    seen: Survey, data: DataConfig, chips: ChipConfig, *, largest: int = 0
+) -> ChipSampler:
     """Return what draws chips from scenes that were looked at.
 
     Args:
         seen: The scenes, by `survey`.
         data: What their labels mean.
         chips: How chips are cut.
+        largest: Side of the largest chip that will be drawn, in pixels, if that is
+            more than `chips` says.
 
     Warns:
         GeosegWarning: Scenes are too small for their chips, or much coarser than they
             are said to be.
     """
-    _tell_small(seen.sources, chips, data.resolution)
+    side = max(chips.size, largest)
+    _tell_small(seen.sources, side, chips.scale[1], data.resolution)
     _tell_coarse(seen.sources, data.resolution)
     return ChipSampler(
         seen.sources,
@@ -270,22 +275,21 @@ def _reduction(grid: Grid, resolution: float | None) -> float:
 
 
 def _tell_small(
-    scenes: Sequence[LabelledSource], config: ChipConfig, resolution: float
+    scenes: Sequence[LabelledSource], chip: int, most: float, resolution: float
 ) -> None:
     """Warn of scenes whose chips are all magnified more than `chips.scale` says."""
-    most = config.scale[1]
     sides = {
         scene.name: min(scene.grid.shape) / _reduction(scene.grid, resolution)
         for scene in scenes
     }
-    small = [name for name, side in sides.items() if round(config.size / most) > side]
+    small = [name for name, side in sides.items() if round(chip / most) > side]
     if small:
         fitting = max(1, int(min(sides.values()) * most))
         warnings.warn(
             f"{len(small)} of {len(scenes)} training scenes ({listed(small)}) are less "
-            f"than {config.size / most:.0f} pixels wide or high, so their chips are "
-            f"magnified beyond chips.scale; set chips.size to {fitting} or less, a "
-            "multiple of the patch size, and train.final_chip_size alike",
+            f"than {chip / most:.0f} pixels wide or high, so their chips are magnified "
+            "beyond chips.scale; set chips.size and train.final_chip_size to "
+            f"{fitting} or less, a multiple of the patch size",
             GeosegWarning,
             stacklevel=3,
         )

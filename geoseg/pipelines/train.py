@@ -130,7 +130,8 @@ def _run_alone(config: TrainConfig, listener: Listener) -> Trained:
     spec = replace(
         spec, scale=tuple(declared["scale"].items()), chosen=declared["chosen"]
     )
-    chips = chip_sampler(scenes.trained, data, config.chips)
+    largest = max(side for _, side in loop.phases(config.chips.size))
+    chips = chip_sampler(scenes.trained, data, config.chips, largest=largest)
     recipe = recipe_of(config, scenes) | _start(config, begun)
     check_folder(config.out, recipe)
     if is_first_process(config.train.devices):

@@ -149,6 +149,14 @@ class LoopConfig:
             return self.batch_size, chip_size
         return self.final_batch_size, self.final_chip_size
 
+    def phases(self, chip_size: int) -> frozenset[tuple[int, int]]:
+        """Return (chips, side of a chip in pixels) of all steps.
+
+        Args:
+            chip_size: As of `phase`.
+        """
+        return frozenset(self.phase(step, chip_size) for step in (0, self.steps - 1))
+
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of a step: linear warm-up, then polynomial decay to zero."""
         warm = min(1.0, (step + 1) / max(self.warmup_steps, 1))

@@ -62,8 +62,7 @@ def check_memory(module: SegmentationModule, *, cuda: bool) -> None:
     if cuda:
         fixed += sum(4 * p.numel() for p in module.parameters())
     sharing = 1 if cuda else config.devices
-    sizes = {config.phase(step, module.chip_size) for step in (0, config.steps - 1)}
-    for count, side in sorted(sizes):
+    for count, side in sorted(config.phases(module.chip_size)):
         chips = min(count // config.devices, config.micro_batch_size or count)
         each = MARGIN * activation_bytes(module, lambda side=side: module.probe(side))  # type: ignore[misc]
         if fixed + chips * each > free / sharing:

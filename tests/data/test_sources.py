@@ -232,12 +232,15 @@ def test_scenes_too_small_for_the_range_of_magnification_are_told(
     seen = survey(open_split(config).train, config)
     told = (
         r"2 of 3 training scenes \(s0, s1\) are less than 50 pixels wide or high, "
-        r".* set chips\.size to 80 or less"
+        r".* set chips\.size and train\.final_chip_size to 80 or less"
     )
     with pytest.warns(GeosegWarning, match=told) as warned:
         chip_sampler(seen, config, ChipConfig(size=100, scale=(0.5, 2.0)))
     assert len(warned) == 1
-    chip_sampler(seen, config, ChipConfig(size=80, scale=(0.5, 2.0)))
+    fitting = ChipConfig(size=80, scale=(0.5, 2.0))
+    chip_sampler(seen, config, fitting)
+    with pytest.warns(GeosegWarning, match=told):  # those of the last steps do not fit
+        chip_sampler(seen, config, fitting, largest=100)
 
 
 def test_scenes_coarser_than_the_model_will_say_are_told(tmp_path: Path) -> None:
