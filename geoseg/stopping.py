@@ -8,6 +8,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+SIGNALLED = 128
+"""What shells add to the number of a signal that ended a process."""
+
+
+class Terminated(KeyboardInterrupt):
+    """A signal to end, from `kill`, `timeout` or a batch system."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def exit_code(end: KeyboardInterrupt) -> int:
+    """Return the code that shells expect of a process that was asked to end."""
+    return SIGNALLED + int(getattr(end, "number", signal.SIGINT))
+
 
 class Stop:
     """Whether a run was asked to end."""

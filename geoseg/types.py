@@ -19,7 +19,7 @@ BlendSpace = Literal["logits", "probabilities"]
 OnError = Literal["skip", "fail"]
 """What a run does when a scene fails: go on with the others, or end."""
 
-EvaluatedPart = Literal["auto", "test", "validation", "train"]
+EvaluatedPart = Literal["auto", "test", "validation", "train", "all"]
 """Part of a split that is evaluated on; `auto` is the first of them with scenes."""
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]

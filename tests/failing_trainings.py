@@ -30,6 +30,11 @@ def killed(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def terminated(*_: object) -> None:
+    # In the middle of a step: the others wait for this process then.
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def full_disk(_: object, stream: Any) -> NoReturn:  # noqa: ANN401
     stream.write(b"half")
     raise OSError(28, "No space left on device")
@@ -46,6 +51,8 @@ def fail(how: str) -> None:
         patch.object(torch, "save", full_disk).start()
     if how == "killed" and not FIRST:
         patch.object(step, "_forward", killed).start()
+    if how == "terminated" and not FIRST:
+        patch.object(step, "_forward", terminated).start()
     if how in ("gpu", "stuck") and not FIRST:
         patch.object(step, "_forward", full_gpu).start()
     if how == "stuck" and FIRST:  # as with NCCL, where a lost one is waited for

@@ -92,8 +92,8 @@ score_option = partial(click.option, cls=Option, section="Scores")
     "--part",
     type=click.Choice(get_args(EvaluatedPart)),
     metavar="PART",
-    help="test, validation or train, as data.split has it; auto is the first of them "
-    "that has scenes.  [default: auto]",
+    help="test, validation or train, as data.split has it, or all scenes; auto is the "
+    "first of the three that has scenes.  [default: auto]",
 )
 @model_option("Masks")
 @masks_option(

@@ -31,6 +31,7 @@ from geoseg.cli.train import train
 from geoseg.cli.vectorize import vectorize
 from geoseg.errors import GeosegError, UsageError
 from geoseg.io.location import without_secrets
+from geoseg.stopping import SIGNALLED, Terminated, exit_code
 
 EPILOG = """\b
 Start with: geoseg segment scene.tif -o out, then: geoseg preview out
@@ -57,23 +58,12 @@ class Failure(click.ClickException):
     exit_code = 1
 
 
-_SIGNALLED = 128
-
-
 class Interruption(click.ClickException):
     """Ctrl-C or a signal to end; shells expect 128 + the signal's number."""
 
-    def __init__(self, message: str, number: int) -> None:
+    def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
-        self.exit_code = _SIGNALLED + number  # type: ignore[misc]  # the instance's own
-
-
-class Terminated(KeyboardInterrupt):
-    """A signal to end, from `kill`, `timeout` or a batch system."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
+        self.exit_code = code  # type: ignore[misc]  # the instance's own
 
 
 class Commands(click.Group):
@@ -95,8 +85,8 @@ def _end(error: BaseException, ctx: click.Context) -> NoReturn:
     interruption = _interruption(error)
     if interruption is not None:
         hint = ctx.meta.get(INTERRUPTED, "")
-        number = getattr(interruption, "number", signal.SIGINT)
-        raise Interruption(f"interrupted{hint}", number) from error
+        hint = hint() if callable(hint) else hint
+        raise Interruption(f"interrupted{hint}", exit_code(interruption)) from error
     if not isinstance(error, Exception):
         raise error
     if isinstance(error, GeosegError):
@@ -187,7 +177,7 @@ def run() -> None:
     try:
         main()
     except SystemExit as end:
-        if isinstance(end.code, int) and end.code > _SIGNALLED:
+        if isinstance(end.code, int) and end.code > SIGNALLED:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(end.code)

@@ -33,7 +33,7 @@ VERBOSITY = "geoseg.verbosity"
 """Key in click's `meta`: -1 quiet, 0, 1 for -v, 2 for -vv."""
 
 INTERRUPTED = "geoseg.interrupted"
-"""Key in click's `meta`: how to go on after Ctrl-C."""
+"""Key in click's `meta`: how to go on after Ctrl-C, or what returns it then."""
 
 
 class Option(click.Option):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from geoseg.cli.options import (
     verbosity_of,
 )
 from geoseg.errors import AgreedError, ConfigError, TrainingError, UsageError
+from geoseg.stopping import exit_code
 
 if TYPE_CHECKING:
     from geoseg.pipelines.train import TrainConfig
@@ -96,8 +98,8 @@ def train(
 
     overrides = [] if out is None else [override("out", out)]
     overrides += settings
-    ctx.meta[INTERRUPTED] = "; run the same command again to go on from the checkpoint"
     if multirun:
+        ctx.meta[INTERRUPTED] = "; run the same command again to go on"
         _sweep(config or RECIPE, overrides, verbosity_of(ctx))
         return
     if combinations(overrides) != [()]:
@@ -105,8 +107,18 @@ def train(
             "a --set has several values: add --multirun to train with each, or write a "
             "list as [1,2] and text as \"'a,b'\""
         )
-    composed = compose(config or RECIPE, overrides)
-    _train(convert(composed, TrainConfig), verbosity_of(ctx))
+    composed = convert(compose(config or RECIPE, overrides), TrainConfig)
+    ctx.meta[INTERRUPTED] = partial(_what_next, composed)
+    _train(composed, verbosity_of(ctx))
+
+
+def _what_next(config: TrainConfig) -> str:
+    """Say how to go on after Ctrl-C."""
+    from geoseg.training.checkpoints import LAST
+
+    if (config.out / LAST).is_file():
+        return "; run the same command again to go on from the checkpoint"
+    return " before the first checkpoint; the same command starts again"
 
 
 def _train(config: TrainConfig, verbosity: int) -> None:
@@ -121,6 +133,8 @@ def _train(config: TrainConfig, verbosity: int) -> None:
                 job.run(config)
         except AgreedError:  # but for errors that it alone has met.
             raise click.exceptions.Exit(1) from None
+        except KeyboardInterrupt as end:
+            raise click.exceptions.Exit(exit_code(end)) from None
         return
     with TrainingProgress(config.train.steps, verbosity=verbosity) as progress:
         trained = job.run(config, progress)

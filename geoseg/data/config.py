@@ -123,6 +123,12 @@ class DataConfig:
                 f"{len(self.mean)} numbers; give one for each band"
             )
         self._check_pixels()
+        of_files = self.bands, self.scale, self.nodata
+        if self.layout == "parts" and any(value is not None for value in of_files):
+            raise ConfigError(
+                "data.bands, data.scale and data.nodata are of files; scenes in parts "
+                "are red, green and blue of 8 bits: leave them null"
+            )
         if not self.resolution > 0:
             raise ConfigError(
                 f"data.resolution is {self.resolution} m; use more than 0"

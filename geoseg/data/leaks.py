@@ -14,6 +14,7 @@ import numpy as np
 import pyproj
 import shapely
 from pyproj.exceptions import ProjError
+from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
 
 from geoseg.data.labelled import LabelledScene
@@ -109,10 +110,16 @@ def _footprint(grid: Grid) -> BaseGeometry:
     points = shapely.get_coordinates(degrees)
     if not np.isfinite(points).all():
         return shapely.Polygon()
-    if np.ptp(points[:, 0]) > 180:  # Across the date line: 179 and 181, not -179.
-        points[points[:, 0] < 0, 0] += 360
-        degrees = shapely.set_coordinates(degrees, points)
-    return shapely.make_valid(degrees)
+    if np.ptp(points[:, 0]) <= 180:
+        return shapely.make_valid(degrees)
+    # Across the date line: 179 to 181 is 179 to 180 and -180 to -179.
+    points[points[:, 0] < 0, 0] += 360
+    whole = shapely.make_valid(shapely.set_coordinates(degrees, points))
+    west, east = (
+        shapely.intersection(whole, shapely.box(start, -90, start + 180, 90))
+        for start in (0, 180)
+    )
+    return shapely.union(west, translate(east, xoff=-360))
 
 
 def _equal(placed: Sequence[InPart]) -> Iterator[str]:

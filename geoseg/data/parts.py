@@ -17,6 +17,9 @@ from geoseg.data.labelled import LabelledScene
 from geoseg.errors import ConfigError, SceneError
 from geoseg.io.labels import pack_colors, read_picture
 
+_COLUMNS = ("scene", "part", "grid_row", "grid_col")
+"""Of the index."""
+
 
 class _Part(NamedTuple):
     """A line of the index."""
@@ -55,15 +58,22 @@ def read_part_index(root: Path) -> PartIndex:
             f"{root} holds no index.csv; set data.root to the folder of the labelled "
             "scenes, or write one: scene, part, grid_row and grid_col of each part"
         )
-    with path.open(newline="") as stream:
+    # What spreadsheets write begins with a mark of the encoding.
+    with path.open(newline="", encoding="utf-8-sig") as stream:
         reader = csv.DictReader(stream)
         try:
+            named = reader.fieldnames or ()
+            if missing := [name for name in _COLUMNS if name not in named]:
+                raise ValueError(f"there is no column {missing[0]}")
             parts = [_part(row) for row in reader]
-        except (KeyError, TypeError, ValueError, csv.Error) as error:
+        except (TypeError, ValueError, csv.Error) as error:
             raise ConfigError(
                 f"{path}, line {reader.line_num}: {error} (a line is scene, part, "
-                "grid_row and grid_col, the first one names these); correct it"
+                "grid_row and grid_col, with commas between them; the first one names "
+                "these); correct it"
             ) from error
+    if not parts:
+        raise ConfigError(f"{path} names no part; write a line for each of a scene")
     return PartIndex(root, tuple(parts))
 
 

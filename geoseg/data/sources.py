@@ -12,9 +12,9 @@ from geoseg.data.config import DataConfig
 from geoseg.data.files import ImageFile, open_file_scene, open_image_file
 from geoseg.data.labelled import LabelledSource
 from geoseg.data.leaks import warn_of_leaks
-from geoseg.data.pairs import Pair, find_pairs
+from geoseg.data.pairs import Pair, chosen, find_pairs
 from geoseg.data.parts import load_part_scene, read_part_index
-from geoseg.data.split import PARTS, Part, split_names
+from geoseg.data.split import PARTS, Part, shares_drawn, split_names
 from geoseg.errors import ConfigError, GeosegWarning, SceneError
 from geoseg.types import OnError
 
@@ -54,10 +54,19 @@ def open_first(
 ) -> tuple[Part, tuple[LabelledSource, ...]]:
     """Open the first of some parts that has scenes; the last one may have none.
 
-    Raises, warns: As `open_split`.
+    Raises, warns: As `open_split`, but that nothing need be left to train on; warns of
+        scenes that are not opened where they were drawn.
     """
-    found = _find(config)
+    found = _find(config, trained=False)
     part = next((part for part in order if found.names[part]), order[-1])
+    every, taken = sum(map(len, found.names.values())), len(found.names[part])
+    if taken < every and shares_drawn(config.split):
+        warnings.warn(
+            f"{taken} of {every} scenes are looked at, those that data.split gives to "
+            f"{part}, by shares; --part all takes all",
+            GeosegWarning,
+            stacklevel=2,
+        )
     opened: tuple[LabelledSource, ...] = getattr(_open(config, found, (part,)), part)
     return part, opened
 
@@ -72,14 +81,16 @@ class _Found:
     opens: Callable[[str], LabelledSource]
 
 
-def _find(config: DataConfig) -> _Found:
+def _find(config: DataConfig, *, trained: bool = True) -> _Found:
+    split = partial(split_names, config=config.split, trained=trained)
     if config.layout == "parts":
         opens = partial(load_part_scene, config.root, table=config.table)
         every = read_part_index(config.root).names
-        return _Found(split_names(every, config.split), {}, opens)
+        left = chosen(every, config.leave_out)
+        asked = [name for name in every if name not in left]
+        return _Found(split(asked), {}, opens)
     pairs = {pair.name: pair for pair in find_pairs(config)}
-    names = split_names(list(pairs), config.split)
-    return _Found(names, pairs, partial(_open_pair, pairs, config))
+    return _Found(split(list(pairs)), pairs, partial(_open_pair, pairs, config))
 
 
 def _open(config: DataConfig, found: _Found, parts: Collection[Part]) -> Split:

@@ -15,7 +15,9 @@ Part = str
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
 
-def split_names(names: Sequence[str], config: SplitConfig) -> dict[Part, list[str]]:
+def split_names(
+    names: Sequence[str], config: SplitConfig, *, trained: bool = True
+) -> dict[Part, list[str]]:
     """Give each scene its part, or none.
 
     What is drawn by share depends on the seed and on the names only: a scene that is
@@ -24,6 +26,7 @@ def split_names(names: Sequence[str], config: SplitConfig) -> dict[Part, list[st
     Args:
         names: Names of all scenes.
         config: Lists, and shares of the training's scenes for parts without names.
+        trained: Some shall be left to train on.
 
     Returns:
         The names of each part, in the order of `names`.
@@ -55,22 +58,25 @@ def split_names(names: Sequence[str], config: SplitConfig) -> dict[Part, list[st
     # By a hash, so that a scene's place does not depend on which others there are.
     drawn = sorted(training, key=lambda name: _draw(config.seed, name))
     # A share fills what no name does: lists that are whole stay as they are.
-    shares = {
-        part: 0.0 if patterns[part] else getattr(config, f"{part}_share")
-        for part in ("validation", "test")
-    }
-    first = _count(shares["validation"], len(training))
-    second = first + _count(shares["test"], len(training))
+    shares = shares_drawn(config)
+    first = _count(shares.get("validation", 0.0), len(training))
+    second = first + _count(shares.get("test", 0.0), len(training))
     parts |= dict.fromkeys(drawn[:first], "validation")
     parts |= dict.fromkeys(drawn[first:second], "test")
     result = {part: [n for n in names if parts.get(n) == part] for part in PARTS}
-    if not result["train"]:
+    if trained and not result["train"]:
         raise ConfigError(_none_left(len(names), shares))
     return result
 
 
+def shares_drawn(config: SplitConfig) -> dict[Part, float]:
+    """Return the shares that are drawn: of parts that no name fills."""
+    shares = {part: getattr(config, f"{part}_share") for part in PARTS[1:]}
+    return {n: share for n, share in shares.items() if share and not getattr(config, n)}
+
+
 def _none_left(count: int, shares: Mapping[Part, float]) -> str:
-    drawn = [f"data.split.{part}_share=0" for part, share in shares.items() if share]
+    drawn = [f"data.split.{part}_share=0" for part in shares]
     text = f"data.split leaves none of the {count} scenes to train on"
     if not drawn:
         return f"{text}; change it"

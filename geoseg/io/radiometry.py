@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rasterio.enums import ColorInterp
 from rasterio.io import DatasetReader
 
 from geoseg.errors import RadiometryError, UsageError
 from geoseg.types import ChosenBands, ModelSpec
+
+_RGB = ("red", "green", "blue")
+"""What three bands are that nobody chose."""
+
+_NO_COLORS = ("undefined", "gray", "palette", "alpha")
+"""What bands declare that say nothing of what they show: near infrared may be called
+alpha, and the first of any number is gray."""
 
 
 def choose_bands(
@@ -131,18 +138,39 @@ def _by_color(
     return tuple(data[colors.index(name)] for name in spec.bands)
 
 
-def band_names(bands: Sequence[int] | None, count: int) -> tuple[str, ...]:
+def colors_of(kind: Sequence[str], bands: Sequence[int]) -> tuple[str, ...]:
+    """Return the colour that each of some bands is said to show; "" if none is.
+
+    Args:
+        kind: What all bands of an image declare.
+        bands: 1-based.
+    """
+    declared = [kind[band - 1] if band <= len(kind) else "" for band in bands]
+    return tuple("" if color in _NO_COLORS else color for color in declared)
+
+
+def band_names(
+    bands: Sequence[int] | None, count: int, kinds: Iterable[Sequence[str]] = ()
+) -> tuple[str, ...]:
     """Return what a model declares that is trained on bands of its images.
+
+    Chosen bands are named by what the images declare. Where they declare nothing,
+    nobody knows: bands 3, 2, 1 may be red, green, blue or infrared, red, green.
 
     Args:
         bands: Their 1-based numbers, where some were chosen.
         count: How many they are.
+        kinds: What all bands of the images declare, one for each kind of image, which
+            do not contradict each other.
     """
-    numbers = tuple(bands or range(1, count + 1))
-    # Of blue, green, red, the model gets red first: nobody else turns three bands.
-    if numbers in ((1, 2, 3), (3, 2, 1)):
-        return ("red", "green", "blue")
-    return tuple(f"band {number}" for number in numbers)
+    if bands is None and count == len(_RGB):
+        return _RGB
+    numbers = bands or range(1, count + 1)
+    names = [f"band {number}" for number in numbers]
+    for kind in kinds:
+        declared = colors_of(kind, numbers)
+        names = [color or name for color, name in zip(declared, names, strict=True)]
+    return tuple(names)
 
 
 def _as_trained(

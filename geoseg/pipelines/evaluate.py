@@ -10,6 +10,8 @@ from typing import Any
 
 from geoseg.clusters.config import ClusterConfig
 from geoseg.config import convert
+from geoseg.data.bands import check_alike, kinds_of
+from geoseg.data.labelled import LabelledSource
 from geoseg.errors import ConfigError, EvaluationError, OutputError
 from geoseg.evaluation.markdown import markdown
 from geoseg.evaluation.matching import pair_classes, per_model
@@ -128,6 +130,7 @@ def run(config: EvaluateConfig, watcher: Watcher | None = None) -> Evaluation:
     classes = _classes(config, variants)
     _check_ids(config, classes)
     labelled = open_labelled(config.data, config.part, classes[0], watcher.note)
+    _check_bands(config, variants, labelled.sources)
     mappings = per_model(config.mapping, classes)
     for known, mapping in zip(classes, mappings, strict=True):
         # Refused here: masks of a model without a common class may take hours.
@@ -162,6 +165,23 @@ def _reading(config: EvaluateConfig) -> InputConfig:
     asked = {name: getattr(config.input, name) for name in names}
     missing = {n: v for n, v in said.items() if asked[n] is None and v is not None}
     return convert({**asdict(config.input), **missing}, InputConfig)
+
+
+def _check_bands(
+    config: EvaluateConfig,
+    variants: Sequence[Variant],
+    sources: Sequence[LabelledSource],
+) -> None:
+    """Refuse images whose bands, chosen by `data`, are not those of the training."""
+    bands = config.data.get("bands")
+    if config.run or config.input.bands is not None or not bands:
+        return
+    kinds = kinds_of(sources)
+    for path in {variant.sections.model.path for variant in variants}:
+        chosen = read_spec(find_model(path)).chosen
+        if chosen is not None and chosen.numbers == tuple(bands):
+            kinds |= dict.fromkeys(chosen.of, f"what {path} has learned from")
+    check_alike(bands, kinds)
 
 
 def _classes(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import MissingMandatoryValue
 
 from geoseg.config import compose, convert, override
 from geoseg.errors import ConfigError, UsageError
@@ -108,13 +109,23 @@ def _section(name: str, root: str | None, settings: Sequence[str]) -> list[str]:
     path = Path(name)
     if (path / RUN_YAML).is_file():
         path = path / RUN_YAML
-    key = "root" if _is_alone(path) else "data.root"
-    roots = [text for text in settings if text.partition("=")[0] == "data.root"]
-    given = [f"{key}={text.partition('=')[2]}" for text in roots]
+    alone = _is_alone(path)
+    given = [text for text in settings if text.startswith("data.")]
     if root is not None:
-        given.insert(0, override(key, root))
-    composed = compose(str(path), given)
-    section = composed if key == "root" else composed.get("data")
+        given.insert(0, override("data.root", root))
+    if alone:
+        given = [text.removeprefix("data.") for text in given]
+    try:
+        composed = compose(str(path), given)
+    except ConfigError as error:
+        missing = error.__cause__
+        if not (alone and isinstance(missing, MissingMandatoryValue)):
+            raise
+        key = f"data.{missing.full_key}"
+        raise ConfigError(
+            f"{path}: {key} has no value; set it with --set {key}=VALUE"
+        ) from error
+    section = composed if alone else composed.get("data")
     if not isinstance(section, dict) or not section.keys() - {"root"}:
         raise ConfigError(f"{path} has no section `data`; name a recipe that has one")
     return [override(f"data.{name}", value) for name, value in section.items()]
@@ -128,6 +139,7 @@ def _is_alone(path: Path) -> bool:
     except (OSError, ValueError, yaml.YAMLError):
         return False  # told of by `compose`
     inside = isinstance(content, dict) and not content.keys() & {"data", "defaults"}
+    # After another comment Hydra takes no notice of it.
     return inside and not re.match(r"\s*#\s*@package\s+data\b", text)
 
 

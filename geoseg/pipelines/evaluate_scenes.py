@@ -77,8 +77,8 @@ def open_labelled(
     Args:
         data: The section `data` of a recipe; without classes it takes the model's,
             whose ids are then what masks hold.
-        part: Part of the split; auto is the first of test, validation and train that
-            has scenes.
+        part: Part of the split, or all scenes; auto is the first of test, validation
+            and train that has some.
         model_classes: Classes of the model.
         note: Told what is left out.
 
@@ -97,6 +97,8 @@ def open_labelled(
             for info in model_classes
         ]
     config = convert({"data": section}, _Holder).data
+    if part == "all":
+        config = replace(config, split=SplitConfig())
     with heard(note):
         chosen, sources = _open_part(config, part)
     if not sources:
@@ -171,6 +173,9 @@ def _area(source: LabelledSource) -> int:
 def _completed(data: Mapping[str, Any]) -> dict[str, Any]:
     """Fill in what only training needs to know; labels are read here, not images."""
     filled = {"resolution": 1.0, **data}
+    if filled.get("layout") == "parts":
+        filled["mean"] = filled["std"] = [0.5] * 3
+        return filled
     if not filled.get("mean"):
         filled["bands"] = filled.get("bands") or [1]
         filled["mean"] = filled["std"] = [0.5] * len(filled["bands"])
@@ -182,7 +187,9 @@ def _completed(data: Mapping[str, Any]) -> dict[str, Any]:
 def _open_part(
     config: DataConfig, part: EvaluatedPart
 ) -> tuple[str, tuple[LabelledSource, ...]]:
-    order = ("test", "validation", "train") if part == "auto" else (part,)
+    order: tuple[str, ...] = ("test", "validation", "train")
+    if part != "auto":
+        order = ("train" if part == "all" else part,)
     return open_first(config, order)
 
 

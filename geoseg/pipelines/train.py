@@ -19,7 +19,7 @@ from geoseg.data.config import DataConfig
 from geoseg.data.labelled import LabelledSource
 from geoseg.data.survey import Survey
 from geoseg.errors import ModelError, OutputError
-from geoseg.io.atomic import atomic_path
+from geoseg.io.atomic import atomic_path, remove_leftovers
 from geoseg.io.lock import exclusive
 from geoseg.models.export import Declared, declare, save_model
 from geoseg.models.fine_tune import start_from, warn_of_other_input
@@ -107,6 +107,8 @@ def run(config: TrainConfig, listener: Listener | None = None) -> Trained:
     if not is_first_process(config.train.devices):  # the first one holds the lock
         return _run_alone(config, listener)
     with exclusive(config.out / ".lock", config.out):
+        # Checkpoints that a kill cut short: they are large.
+        remove_leftovers(config.out)
         return _run_alone(config, listener)
 
 
@@ -125,10 +127,13 @@ def _run_alone(config: TrainConfig, listener: Listener) -> Trained:
     check_model_folder(config.out, begun)
     loop = config.train
     scenes = find_scenes(data, spec, loop.validation_scenes, listener, loop.devices)
-    declared = declared_by(config, scenes.trained.sources)
+    declared = declared_by(config, scenes)
     declare(model, **declared)
     spec = replace(
-        spec, scale=tuple(declared["scale"].items()), chosen=declared["chosen"]
+        spec,
+        bands=tuple(declared["bands"]),
+        scale=tuple(declared["scale"].items()),
+        chosen=declared["chosen"],
     )
     largest = max(side for _, side in loop.phases(config.chips.size))
     chips = chip_sampler(scenes.trained, data, config.chips, largest=largest)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from transformers import Mask2FormerForUniversalSegmentation
 
+from geoseg.data.bands import Kind, check_alike, kinds_of
 from geoseg.data.config import DataConfig
 from geoseg.data.files import FileScene
 from geoseg.data.labelled import LabelledSource
 from geoseg.errors import ConfigError, TilingError
-from geoseg.io.gdal import gdal_env, open_dataset
-from geoseg.io.radiometry import band_names, declared_colors
+from geoseg.io.radiometry import band_names
 from geoseg.models.configuration import TIMM
 from geoseg.models.export import Declared
 from geoseg.models.presets import PRETRAINED
@@ -23,6 +23,7 @@ from geoseg.types import ChosenBands, ModelSpec
 
 if TYPE_CHECKING:
     from geoseg.pipelines.train import TrainConfig
+    from geoseg.pipelines.train_scenes import TrainingScenes
 
 
 def describe(
@@ -64,21 +65,28 @@ def describe(
     )
 
 
-def declared_by(config: TrainConfig, trained: Sequence[LabelledSource]) -> Declared:
+def declared_by(config: TrainConfig, scenes: TrainingScenes) -> Declared:
     """Return what the finished model declares.
 
     Args:
         config: The recipe.
-        trained: Scenes that were learned from.
+        scenes: What is learned from, and validated on.
 
     Raises:
+        ConfigError: Bands were chosen that are other ones in other images.
         SceneError: An image cannot be read any more.
     """
     data = config.data
+    trained = scenes.trained.sources
+    kinds: tuple[Kind, ...] = ()
+    if data.bands is not None:
+        found = kinds_of(trained)
+        kinds = tuple(sorted(found))
+        check_alike(data.bands, kinds_of(scenes.judged.sources) | found)
     return {
         "classes": data.table.infos,
-        "bands": band_names(data.bands, len(data.mean)),
-        "chosen": _chosen(data, trained),
+        "bands": band_names(data.bands, len(data.mean), kinds),
+        "chosen": ChosenBands(data.bands, kinds) if data.bands and kinds else None,
         "scale": _scale(data, trained),
         "mean": data.mean,
         "std": data.std,
@@ -118,15 +126,3 @@ def _scale(data: DataConfig, trained: Sequence[LabelledSource]) -> dict[str, flo
     """
     dtypes = {scene.scene.dtype for scene in trained if isinstance(scene, FileScene)}
     return dict.fromkeys(sorted(dtypes) or ["uint8"], data.scale or 255.0)
-
-
-def _chosen(data: DataConfig, trained: Sequence[LabelledSource]) -> ChosenBands | None:
-    """Bands that were chosen, and of images of which kinds."""
-    files = [scene for scene in trained if isinstance(scene, FileScene)]
-    if data.bands is None or not files:
-        return None
-    kinds = set()
-    for file in files:
-        with gdal_env(), open_dataset(file.scene.path) as dataset:
-            kinds.add(declared_colors(dataset))
-    return ChosenBands(data.bands, tuple(sorted(kinds)))

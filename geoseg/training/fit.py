@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -90,8 +91,8 @@ def fit(
         cuda = uses_cuda(config)
         if is_first_process(config.devices):
             check_memory(module, cuda=cuda)
-        clock = StepClock()
-        order: list[Callback] = [_Threads(threads), clock, log]
+        clock, signals = StepClock(), _Signals()
+        order: list[Callback] = [_Threads(threads), signals, clock, log]
         order += [] if validation is None else [validation]
         seconds = config.checkpoint_seconds
         order += [Checkpoints(folder, seconds, config.steps, clock, validation)]
@@ -99,7 +100,7 @@ def fit(
         with (
             _quiet(),
             quiet_writers(),
-            _interruptions(),
+            _interruptions(signals),
             ending_together(trainer),
             _memory_errors(module),
         ):
@@ -214,11 +215,28 @@ def _quiet() -> Iterator[None]:
             one.setLevel(level)
 
 
+class _Signals(Callback):
+    """Keeps what signals do: Lightning asks the other processes when one is to end.
+
+    They do not hear it, since they wait for that process themselves.
+    """
+
+    def __init__(self) -> None:
+        in_main = threading.current_thread() is threading.main_thread()
+        numbers = (signal.SIGINT, signal.SIGTERM) if in_main else ()
+        self.before = {number: signal.getsignal(number) for number in numbers}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.restore()
+
+    def restore(self) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
 @contextmanager
-def _interruptions() -> Iterator[None]:
+def _interruptions(signals: _Signals) -> Iterator[None]:
     """Let Ctrl-C be Ctrl-C: Lightning ignores further ones and leaves the process."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
     try:
         yield
     except SystemExit as end:
@@ -226,8 +244,7 @@ def _interruptions() -> Iterator[None]:
             raise end.__context__ from None
         raise
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signals.restore()
 
 
 @contextmanager

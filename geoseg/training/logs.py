@@ -162,7 +162,8 @@ def _now() -> float:
 
 
 def _append(path: Path, row: Mapping[str, object]) -> None:
-    fresh = not path.exists()
+    # Empty where a full disk took nothing.
+    fresh = not (path.exists() and path.stat().st_size)
     with writing(path), path.open("a", newline="") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(row), lineterminator="\n")
         if fresh:
@@ -175,10 +176,7 @@ def _shorten(path: Path, step: int) -> None:
     if not path.exists():
         return
     lines = path.read_text().splitlines(keepends=True)
-    kept = [
-        line
-        for line in lines[1:]
-        if line.endswith("\n") and int(line.split(",")[0]) <= step
-    ]
+    whole = [line for line in lines if line.endswith("\n")]
+    kept = [line for line in whole[1:] if int(line.split(",")[0]) <= step]
     with writing(path), atomic_path(path) as temporary:
-        temporary.write_text("".join(lines[:1] + kept))
+        temporary.write_text("".join(whole[:1] + kept))

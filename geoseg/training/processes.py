@@ -19,6 +19,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from geoseg.errors import AgreedError, GeosegError, TrainingError
+from geoseg.stopping import SIGNALLED
 
 _LOOK, _PATIENCE = 1.0, 10.0
 """Seconds between two looks at the others, and until one that ended must be missed."""
@@ -158,6 +159,11 @@ def _sentence(code: int, reason: str) -> str:
         return (
             "another process of this training was killed, as the system does when "
             "memory is short; free some, and run the same command again"
+        )
+    if code in (-signal.SIGTERM, SIGNALLED + signal.SIGTERM):
+        return (
+            "another process of this training was asked to end, as guards of memory "
+            "and batch systems do; run the same command again to go on"
         )
     what = f": {reason}" if reason else ", which is told above"
     return f"another process of this training ended with an error{what}"

@@ -195,7 +195,10 @@ classes:
 """
 
 
-@pytest.mark.parametrize("section", [SECTION, f"# @package data\n{SECTION}"])
+PACKAGED = f"# @package data\n{SECTION}"
+
+
+@pytest.mark.parametrize("section", [SECTION, PACKAGED, f"# Copyright\n{PACKAGED}"])
 def test_labels_are_read_as_a_training_reads_them(
     tmp_path: Path, configs: list[EvaluateConfig], section: str
 ) -> None:
@@ -244,6 +247,18 @@ def test_a_folder_of_labels_may_be_set_and_a_run_be_named_by_its_folder(
     assert [config.data["root"] for config in configs] == ["a b"] * 3
     assert geoseg("evaluate", "--data", f"{run}/", "-o", "out").exit_code == 0
     assert configs[-1].data["root"] == "own-labels"
+
+
+def test_a_section_that_lacks_a_value_is_told_how_to_set_it(
+    tmp_path: Path, configs: list[EvaluateConfig]
+) -> None:
+    alone = tmp_path / "a.yaml"
+    alone.write_text(SECTION + 'split: {seed: "???"}\n')
+    done = geoseg("evaluate", "--data", str(alone), "-o", "out")
+    assert "data.root has no value; set it with --set data.root=VALUE" in done.stderr
+    more = ["--set", "data.root=here", "--set", "data.split.seed=3"]
+    assert geoseg("evaluate", "--data", str(alone), "-o", "out", *more).exit_code == 0
+    assert configs[0].data["split"] == {"seed": 3}
 
 
 @dataclass(frozen=True)

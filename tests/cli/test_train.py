@@ -267,3 +267,24 @@ def test_training_tells_its_loss_and_its_scores(
         "Training: step 80/100, loss 1.25, 0:20 left",
         "Step 80: mIoU 0.457, accuracy 0.750 on the validation scenes, the best so far",
     ]
+
+
+@pytest.mark.parametrize(
+    ("kept", "told"),
+    [
+        (True, "interrupted; run the same command again to go on from the checkpoint"),
+        (False, "interrupted before the first checkpoint; the same command starts"),
+    ],
+)
+def test_ctrl_c_promises_no_checkpoint_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool, told: str
+) -> None:
+    def interrupted(config: TrainConfig, _: Listener) -> Trained:
+        if kept:
+            (config.out / "last.ckpt").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("geoseg.pipelines.train.run", interrupted)
+    done = geoseg("train", *HERE, "-o", str(tmp_path))
+    assert done.exit_code == 130
+    assert told in done.stderr

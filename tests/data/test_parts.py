@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import dataclasses
 from pathlib import Path
+from typing import Any
 
+import labelled_files
 import labelled_scenes
 import numpy as np
 import pytest
@@ -15,7 +17,8 @@ from geoseg.config import compose, convert, override
 from geoseg.data.classes import ClassConfig, ClassTable, Code
 from geoseg.data.config import DataConfig
 from geoseg.data.labelled import IGNORE
-from geoseg.data.parts import load_part_scene
+from geoseg.data.parts import load_part_scene, read_part_index
+from geoseg.data.sources import open_split
 from geoseg.errors import ConfigError, GeosegWarning, SceneError
 
 
@@ -85,7 +88,10 @@ GOOD = "scene,part,grid_row,grid_col\n"
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
-        ("part,grid_row,grid_col\np,0,0\n", ConfigError, "line 2: 'scene'"),
+        ("part,grid_row,grid_col\np,0,0\n", ConfigError, "line 1: .* column scene"),
+        (f"{GOOD}one;a;0;0\n".replace(",", ";"), ConfigError, "column scene .*commas"),
+        ("", ConfigError, "line 0: there is no column scene"),
+        (GOOD, ConfigError, "names no part"),
         (f"{GOOD}one,a,0,0\none,b,x,0\n", ConfigError, "line 3: invalid literal"),
         (f"{GOOD}one,a,0\n", ConfigError, "line 2: int"),
         (f"{GOOD},a,0,0\n", ConfigError, "line 2: an empty cell"),
@@ -99,6 +105,38 @@ def test_an_index_that_says_something_else_is_named(
     (tmp_path / "index.csv").write_text(text)
     with pytest.raises(error, match=f"index\\.csv.*{message}"):
         load_part_scene(tmp_path, "one", table("water"))
+
+
+def test_an_index_may_be_of_a_spreadsheet(tmp_path: Path) -> None:
+    root = labelled_scenes.write(tmp_path, ["one"])
+    text = (root / "index.csv").read_text()
+    (root / "index.csv").write_text(text, encoding="utf-8-sig")
+    assert read_part_index(root).names == ("one",)
+
+
+def test_scenes_that_are_left_out_are_in_no_part_of_the_split(tmp_path: Path) -> None:
+    root = labelled_scenes.write(tmp_path, ["one", "other", "third"])
+    config = settings(root, leave_out=["o*"])
+    assert [scene.name for scene in open_split(config).train] == ["third"]
+
+
+@pytest.mark.parametrize(
+    "said", [{"bands": [3, 2, 1]}, {"scale": 200.0}, {"nodata": 0.0}]
+)
+def test_what_is_of_files_is_not_of_parts(tmp_path: Path, said: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="of files; scenes in parts are red, green"):
+        settings(tmp_path, **said)
+
+
+def settings(root: Path, **changes: Any) -> DataConfig:  # noqa: ANN401 (of a recipe)
+    """Return the section `data` for scenes in parts."""
+    colors = zip(labelled_scenes.CLASSES, labelled_scenes.COLORS, strict=True)
+    classes = [
+        {"id": number, "name": name, "color": color, "mask": [color]}
+        for number, (name, color) in enumerate(colors, start=1)
+    ]
+    keys = {"layout": "parts", "classes": classes, "ignore": ["#000000"]}
+    return labelled_files.data(root, **keys, **changes)
 
 
 def test_parts_that_do_not_fit_each_other_are_refused(tmp_path: Path) -> None:

@@ -145,6 +145,40 @@ def test_overlapping_ground_on_two_sides_is_told(tmp_path: Path) -> None:
     assert "one (train) and t" not in told  # within a part, or only side by side
 
 
+def test_ground_is_compared_across_the_date_line(tmp_path: Path) -> None:
+    """Scenes of which one, both or none cross it; a pixel is 10 m."""
+    start = Affine(10, 0, 0, 0, -10, 8_000_000)
+    to_utm = pyproj.Transformer.from_crs("EPSG:4326", "EPSG:32701", always_xy=True)
+    middle, _ = to_utm.transform(180, -18.1)
+    one, other, far = (
+        on_fiji(tmp_path / f"{name}.tif", start, middle + east * 10)
+        for name, east in (("a", -60), ("b", 10), ("c", 45))
+    )
+    for first, second, shared in ((one, other, 3), (other, far, 6)):
+        with pytest.warns(GeosegWarning, match=rf"\({shared}\d\.\d%\)"):
+            warn_of_leaks({"train": [first], "test": [second]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_leaks({"train": [one], "test": [far]})
+
+
+def on_fiji(path: Path, start: Affine, left: float) -> LabelledSource:
+    """Write a scene of 100 pixels squared whose left edge is given, in metres."""
+    place = Affine(start.a, 0, left, 0, start.e, start.f)
+    # Other pixels, since equal images are told of, too.
+    image = np.full((3, 100, 100), ord(path.stem), np.uint8)
+    files = (
+        rasters.write_raster(path, image, transform=place, crs="EPSG:32701"),
+        rasters.write_raster(
+            path.with_suffix(".mask.tif"),
+            np.ones((100, 100), np.uint8),
+            transform=place,
+            crs="EPSG:32701",
+        ),
+    )
+    return open_file_scene(path.stem, *files, labelled_files.data(path.parent))
+
+
 def test_ground_is_compared_across_coordinate_systems(tmp_path: Path) -> None:
     one = placed(tmp_path / "one.tif", 0)
     same = tmp_path / "same.tif"

@@ -169,7 +169,7 @@ def chosen_spec(
     numbers: tuple[int, ...], *of: tuple[str, ...], count: int = 3
 ) -> ModelSpec:
     """Return what a model declares that was trained on bands of such images."""
-    spec = rgb_spec(bands=band_names(numbers, count))
+    spec = rgb_spec(bands=band_names(numbers, count, of))
     return dataclasses.replace(spec, chosen=ChosenBands(numbers, of))
 
 
@@ -205,6 +205,8 @@ def test_a_model_of_chosen_bands_gets_the_same_of_images_of_the_same_kind(
         (("red", "green", "blue"), (4, 1, 2)),
         (("gray", *["undefined"] * 4), (4, 1, 2)),
         (("gray", "undefined", "undefined"), (3, 2, 1)),
+        # Three bands that nobody named, of a model that got red, green and infrared.
+        (("red", "green", "blue"), (1, 2, 4)),
     ],
 )
 def test_bands_of_other_images_are_not_guessed(
@@ -220,16 +222,29 @@ def test_bands_of_other_images_are_not_guessed(
 def test_declared_colours_go_before_numbers(
     tmp_path: Path, colors: tuple[str, ...]
 ) -> None:
-    """Trained on blue, green, red that declare nothing, it gets red of any image."""
+    """Trained on blue, green, red of some images, it gets these colours of any."""
+    bgrn = ("blue", "green", "red", "undefined")
+    for numbers in ((1, 2, 3), (3, 2, 1)):
+        spec = chosen_spec(numbers, bgrn)
+        image = colored(tmp_path / "a.tif", *colors)
+        assert open_scene(image, spec).bands == tuple(
+            colors.index(bgrn[number - 1]) + 1 for number in numbers
+        )
+        like = colored(tmp_path / "b.tif", *bgrn)
+        assert open_scene(like, spec).bands == numbers
+
+
+@pytest.mark.parametrize("numbers", [(1, 2, 3), (3, 2, 1)])
+def test_bands_that_nobody_named_are_not_those_of_other_images(
+    tmp_path: Path, numbers: tuple[int, ...]
+) -> None:
+    """Green, red and infrared may be what the training had."""
     undefined = ("gray", "undefined", "undefined")
-    spec = chosen_spec((3, 2, 1), undefined)
-    assert spec.bands == ("red", "green", "blue")
-    image = colored(tmp_path / "a.tif", *colors)
-    assert open_scene(image, spec).bands == tuple(
-        colors.index(name) + 1 for name in spec.bands
-    )
-    plain = colored(tmp_path / "b.tif", *undefined)
-    assert open_scene(plain, spec).bands == (3, 2, 1)
+    spec = chosen_spec(numbers, undefined)
+    plain = colored(tmp_path / "a.tif", *undefined)
+    assert open_scene(plain, spec).bands == numbers
+    with pytest.raises(RadiometryError, match="pass the bands"):
+        open_scene(colored(tmp_path / "b.tif", "red", "green", "blue"), spec)
 
 
 def test_names_that_look_like_numbers_choose_nothing(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from stubs import save_stub
 
 from geoseg.clusters.config import ClusterConfig
 from geoseg.data.labelled import LabelledScene
+from geoseg.errors import ConfigError
 from geoseg.pipelines.evaluate import EvaluateConfig, Watcher, run
 from geoseg.pipelines.evaluate_scenes import image_files, open_labelled, readable
 from geoseg.pipelines.segment import InputConfig, Listener, ModelConfig, SegmentConfig
@@ -45,6 +48,48 @@ def test_what_was_held_out_goes_first(
     labelled = open_labelled(data, part, [], lambda _: None)
     assert [scene.name for scene in labelled.sources] == [found]
     assert labelled.title == f"scenes ({found})"
+
+
+def test_all_scenes_can_be_asked_for(tmp_path: Path) -> None:
+    """Another folder than that of the training has no part of its split."""
+    root = labelled_scenes.write(tmp_path / "new", ["a", "b"])
+    shares = {"validation_share": 0.1, "test_share": 0.1}
+    data: dict[str, Any] = {"root": str(root), "layout": "parts", "classes": CLASSES}
+    data |= {"ignore": ["#000000"], "split": shares}
+    notes: list[str] = []
+    drawn = open_labelled(data, "auto", [], notes.append)
+    assert (len(drawn.sources), drawn.title) == (1, "new (test)")
+    assert notes == [
+        "1 of 2 scenes are looked at, those that data.split gives to test, by shares; "
+        "--part all takes all"
+    ]
+    data["split"] |= {"train": ["elsewhere"], "test": ["north"]}
+    every = open_labelled(data, "all", [], notes.append)
+    assert [scene.name for scene in every.sources] == ["a", "b"]
+    assert every.title == "new (all scenes)"
+    assert len(notes) == 1
+
+
+def test_bands_that_are_others_than_those_of_the_training_are_refused(
+    tmp_path: Path,
+) -> None:
+    write_scene(tmp_path / "scenes", "north", *draw(0))  # red, green, blue
+    model = save_stub(tmp_path / "model", kind="levels")
+    config = json.loads((model / "config.json").read_text())
+    kinds = [["blue", "green", "red", "undefined"]]
+    config["geoseg"]["chosen_bands"] = {"numbers": [3, 2, 1], "of": kinds}
+    (model / "config.json").write_text(json.dumps(config))
+    data = {"root": str(tmp_path / "scenes"), "ignore": [0], "bands": [3, 2, 1]}
+    evaluated = EvaluateConfig(
+        tmp_path / "out", data, model=ModelConfig(str(model), device="cpu")
+    )
+    with pytest.raises(
+        ConfigError, match=r"band 3 .* is blue in north and red in what"
+    ):
+        run(evaluated, Asking())
+    given = InputConfig(resolution="native", bands=(3, 2, 1))
+    with pytest.raises(Asked):
+        run(replace(evaluated, input=given), Asking())
 
 
 def test_what_is_left_out_is_told_once(tmp_path: Path) -> None:

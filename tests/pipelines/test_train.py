@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -11,12 +12,15 @@ from typing import Any, NoReturn
 import labelled_scenes
 import numpy as np
 import pytest
+import rasterio
 import tiny_models
 import torch
 import yaml
+from affine import Affine
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
-from rasters import write_raster
+from rasterio.enums import ColorInterp
+from rasters import NORTH_UP, write_raster
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from trainings import Heard, configuration, write_pairs
@@ -32,6 +36,7 @@ from geoseg.errors import (
     TilingError,
 )
 from geoseg.inference import Predictor, PredictorConfig, TileInput
+from geoseg.io.atomic import atomic_path
 from geoseg.models import find_model, load_model, read_spec
 from geoseg.pipelines.train import TrainConfig, run
 from geoseg.training.progress import Listener
@@ -277,6 +282,39 @@ def test_chosen_bands_are_those_of_the_finished_model(tmp_path: Path) -> None:
     scene = tmp_path / "scenes" / "images" / "a.tif"
     geoseg.segment([scene], tmp_path / "maps", model=str(folder))
     assert (tmp_path / "maps" / "a" / "classes.tif").is_file()
+
+
+def test_scenes_whose_chosen_bands_differ_are_not_trained_together(
+    tmp_path: Path,
+) -> None:
+    patterns = write_pairs(tmp_path, ["a", "b"])
+    images = tmp_path / "scenes/images"
+    places = {"a": NORTH_UP, "b": NORTH_UP @ Affine.translation(1000, 0)}
+    for name, colors in (("a", "red green blue"), ("b", "blue green red")):
+        with Image.open(images / f"{name}.png") as picture:
+            image = np.array(picture).transpose(2, 0, 1)
+        path = write_raster(images / f"{name}.tif", image, transform=places[name])
+        with rasterio.open(path, "r+") as dataset:
+            dataset.colorinterp = [ColorInterp[color] for color in colors.split()]
+    split = {"train": ["a"], "validation": ["b"]}
+    config = configuration(tmp_path, layout="pairs", split=split)
+    patterns |= {"images": "images/{stem}.tif"}
+    data = dataclasses.replace(config.data, **patterns, bands=(3, 2, 1))
+    with pytest.raises(ConfigError, match=r"band 3 .* is red in b and blue in a"):
+        run(dataclasses.replace(config, data=data))
+
+
+def test_what_a_killed_run_has_left_is_removed(tmp_path: Path) -> None:
+    config = configuration(tmp_path)
+    config.out.mkdir()
+    final = config.out / "last.ckpt"
+    with contextlib.suppress(KeyboardInterrupt), atomic_path(final) as path:
+        left = path
+        raise KeyboardInterrupt
+    left.touch()  # as SIGKILL leaves it
+    run(config)
+    assert final.is_file()
+    assert not left.exists()
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,7 @@ OTHER = "another process of this training"
         ("gpu", [FULL, f"{OTHER} ended with an error: {FULL}"]),
         ("stuck", [FULL, f"{OTHER} ended with an error, which is told above"]),
         ("killed", [f"{OTHER} was killed"]),
+        ("terminated", [f"{OTHER} was asked to end"]),
         ("disk", [r".*/out/best\.ckpt cannot be written \(No space left on device\)"]),
     ],
 )

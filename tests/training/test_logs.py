@@ -85,3 +85,22 @@ def test_a_log_that_cannot_be_shortened_stays(
     with pytest.raises(FileOutputError, match=r"log\.csv cannot be written"):
         RunLog(tmp_path, 1, CLASSES, Listener()).on_train_start(TRAINER, MODULE)
     assert path.read_text() == LINES
+
+
+def rows(path: Path) -> list[list[str]]:
+    return [line.split(",") for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("left", ["", "step,ti", "step,time,total\n", LINES[:-8]])
+def test_a_log_that_a_full_disk_cut_short_has_its_header_again(
+    tmp_path: Path, left: str
+) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(left)
+    log = RunLog(tmp_path, 1, CLASSES, Listener())
+    log.on_train_start(TRAINER, MODULE)
+    log.on_train_batch_end(TRAINER, MODULE, {"total": 0.5})
+    header, *found = rows(path)
+    assert header == ["step", "time", "total"]
+    assert [row[0] for row in found] == ["1"] * (2 if left.count("\n") > 1 else 1)
+    assert all(row[2] == "0.5" for row in found)
