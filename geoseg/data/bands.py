@@ -50,7 +50,20 @@ def check_alike(bands: Sequence[int], kinds: Mapping[Kind, str]) -> None:
             other, first = shown.setdefault(band, (color, name))
             if other != color:
                 raise ConfigError(
-                    f"data.bands takes band {band} of all images, which is {other} in "
-                    f"{first} and {color} in {name}; bring their bands into one order "
-                    "(gdal_translate -b), or leave one of them out (data.leave_out)"
+                    f"data.bands takes band {band} of all images, which {first} says "
+                    f"is {other} and {name} says is {color}; bring their bands into "
+                    "one order (gdal_translate -b), correct what they say "
+                    f"(gdal_edit.py -colorinterp_{band}), or leave some out "
+                    "(data.leave_out)"
                 )
+
+
+def contradicts(shown: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Tell whether bands show other colours than wanted; "" may be any.
+
+    Args:
+        shown: As `colors_of` has them.
+        wanted: Alike, as many.
+    """
+    pairs = zip(shown, wanted, strict=True)
+    return any(one and other and one != other for one, other in pairs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -110,16 +111,21 @@ def _footprint(grid: Grid) -> BaseGeometry:
     points = shapely.get_coordinates(degrees)
     if not np.isfinite(points).all():
         return shapely.Polygon()
-    if np.ptp(points[:, 0]) <= 180:
-        return shapely.make_valid(degrees)
-    # Across the date line: 179 to 181 is 179 to 180 and -180 to -179.
-    points[points[:, 0] < 0, 0] += 360
-    whole = shapely.make_valid(shapely.set_coordinates(degrees, points))
-    west, east = (
-        shapely.intersection(whole, shapely.box(start, -90, start + 180, 90))
-        for start in (0, 180)
-    )
-    return shapely.union(west, translate(east, xoff=-360))
+    if np.ptp(points[:, 0]) > 180:  # Across the date line: 179 and 181, not -179.
+        points[points[:, 0] < 0, 0] += 360
+        degrees = shapely.set_coordinates(degrees, points)
+    return _wrapped(shapely.make_valid(degrees))
+
+
+def _wrapped(shape: BaseGeometry) -> BaseGeometry:
+    """Cut at the date line: 179 to 181 is 179 to 180 and -180 to -179."""
+    left, _, right, _ = shape.bounds
+    if left >= -180 and right <= 180:
+        return shape
+    turns = range(math.floor((left + 180) / 360), math.ceil((right + 180) / 360))
+    world = shapely.box(-180, -90, 180, 90)
+    moved = [translate(shape, xoff=-360 * turn) for turn in turns]
+    return shapely.union_all(shapely.intersection(moved, world))
 
 
 def _equal(placed: Sequence[InPart]) -> Iterator[str]:

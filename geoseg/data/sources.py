@@ -59,11 +59,12 @@ def open_first(
     """
     found = _find(config, trained=False)
     part = next((part for part in order if found.names[part]), order[-1])
-    every, taken = sum(map(len, found.names.values())), len(found.names[part])
-    if taken < every and shares_drawn(config.split):
+    drawn, taken = shares_drawn(config.split), len(found.names[part])
+    if taken < found.count and drawn and part in ("train", *drawn):
         warnings.warn(
-            f"{taken} of {every} scenes are looked at, those that data.split gives to "
-            f"{part}, by shares; --part all takes all",
+            f"{taken} of {found.count} scenes are looked at, which the shares of "
+            f"data.split make those of {part}; --part all takes all, also what the "
+            "model has learned from",
             GeosegWarning,
             stacklevel=2,
         )
@@ -79,18 +80,21 @@ class _Found:
     pairs: Mapping[str, Pair]
     """Files by name of the scene; empty where scenes are in parts."""
     opens: Callable[[str], LabelledSource]
+    count: int
+    """Scenes of all parts, and of none."""
 
 
 def _find(config: DataConfig, *, trained: bool = True) -> _Found:
     split = partial(split_names, config=config.split, trained=trained)
     if config.layout == "parts":
-        opens = partial(load_part_scene, config.root, table=config.table)
+        of_parts = partial(load_part_scene, config.root, table=config.table)
         every = read_part_index(config.root).names
         left = chosen(every, config.leave_out)
         asked = [name for name in every if name not in left]
-        return _Found(split(asked), {}, opens)
+        return _Found(split(asked), {}, of_parts, len(asked))
     pairs = {pair.name: pair for pair in find_pairs(config)}
-    return _Found(split(list(pairs)), pairs, partial(_open_pair, pairs, config))
+    opens = partial(_open_pair, pairs, config)
+    return _Found(split(list(pairs)), pairs, opens, len(pairs))
 
 
 def _open(config: DataConfig, found: _Found, parts: Collection[Part]) -> Split:

@@ -11,7 +11,7 @@ from rasterio.io import DatasetReader
 from geoseg.errors import RadiometryError, UsageError
 from geoseg.types import ChosenBands, ModelSpec
 
-_RGB = ("red", "green", "blue")
+RGB = ("red", "green", "blue")
 """What three bands are that nobody chose."""
 
 _NO_COLORS = ("undefined", "gray", "palette", "alpha")
@@ -154,8 +154,10 @@ def band_names(
 ) -> tuple[str, ...]:
     """Return what a model declares that is trained on bands of its images.
 
-    Chosen bands are named by what the images declare. Where they declare nothing,
-    nobody knows: bands 3, 2, 1 may be red, green, blue or infrared, red, green.
+    Chosen bands are named by what the images declare, if that comes out as red, green,
+    blue in this order. Where nothing is declared nobody knows: bands 3, 2, 1 may be
+    infrared, red, green. And who turns red, green, blue around may do so because the
+    images are wrong about themselves: files of 8 bits declare it whatever they hold.
 
     Args:
         bands: Their 1-based numbers, where some were chosen.
@@ -163,12 +165,15 @@ def band_names(
         kinds: What all bands of the images declare, one for each kind of image, which
             do not contradict each other.
     """
-    if bands is None and count == len(_RGB):
-        return _RGB
+    if bands is None and count == len(RGB):
+        return RGB
     numbers = bands or range(1, count + 1)
     names = [f"band {number}" for number in numbers]
     for kind in kinds:
         declared = colors_of(kind, numbers)
+        natural = [color for color in declared if color in RGB]
+        if natural != sorted(set(natural), key=RGB.index):
+            return tuple(f"band {number}" for number in numbers)
         names = [color or name for color, name in zip(declared, names, strict=True)]
     return tuple(names)
 

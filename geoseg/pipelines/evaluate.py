@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 from geoseg.clusters.config import ClusterConfig
 from geoseg.config import convert
-from geoseg.data.bands import check_alike, kinds_of
+from geoseg.data.bands import contradicts, kinds_of
 from geoseg.data.labelled import LabelledSource
 from geoseg.errors import ConfigError, EvaluationError, OutputError
 from geoseg.evaluation.markdown import markdown
@@ -22,6 +22,7 @@ from geoseg.evaluation.record import dumps, record
 from geoseg.evaluation.results import Evaluation, Failure, Resampling, RunResult
 from geoseg.evaluation.scene import ScoreSettings
 from geoseg.io.atomic import atomic_path
+from geoseg.io.radiometry import RGB, colors_of
 from geoseg.models.registry import find_model, import_modules, read_spec
 from geoseg.pipelines import segment
 from geoseg.pipelines.evaluate_masks import (
@@ -130,7 +131,8 @@ def run(config: EvaluateConfig, watcher: Watcher | None = None) -> Evaluation:
     classes = _classes(config, variants)
     _check_ids(config, classes)
     labelled = open_labelled(config.data, config.part, classes[0], watcher.note)
-    _check_bands(config, variants, labelled.sources)
+    if not config.run:
+        _told_bands(variants, labelled.sources, watcher.note)
     mappings = per_model(config.mapping, classes)
     for known, mapping in zip(classes, mappings, strict=True):
         # Refused here: masks of a model without a common class may take hours.
@@ -167,21 +169,33 @@ def _reading(config: EvaluateConfig) -> InputConfig:
     return convert({**asdict(config.input), **missing}, InputConfig)
 
 
-def _check_bands(
-    config: EvaluateConfig,
+def _told_bands(
     variants: Sequence[Variant],
     sources: Sequence[LabelledSource],
+    note: Callable[[str], None],
 ) -> None:
-    """Refuse images whose bands, chosen by `data`, are not those of the training."""
-    bands = config.data.get("bands")
-    if config.run or config.input.bands is not None or not bands:
-        return
-    kinds = kinds_of(sources)
-    for path in {variant.sections.model.path for variant in variants}:
-        chosen = read_spec(find_model(path)).chosen
-        if chosen is not None and chosen.numbers == tuple(bands):
-            kinds |= dict.fromkeys(chosen.of, f"what {path} has learned from")
-    check_alike(bands, kinds)
+    """Say where bands that were given declare other colours than a model takes."""
+    chosen = {
+        (variant.sections.model.path, variant.sections.input.bands)
+        for variant in variants
+    }
+    kinds = kinds_of(sources) if any(bands for _, bands in chosen) else {}
+    for path, bands in sorted(chosen, key=str):
+        spec = read_spec(find_model(path))
+        if bands is None or len(bands) != len(spec.bands):
+            continue  # What does not fit is refused when masks are made.
+        wanted = [tuple(name if name in RGB else "" for name in spec.bands)]
+        if spec.chosen is not None:
+            wanted = [colors_of(kind, spec.chosen.numbers) for kind in spec.chosen.of]
+        for kind, name in kinds.items():
+            shown = colors_of(kind, bands)
+            if all(contradicts(shown, one) for one in wanted):
+                note(
+                    f"bands {', '.join(map(str, bands))} of {name} are said to be "
+                    f"{', '.join(shown)}, and {path} takes "
+                    f"{' or '.join(', '.join(one) for one in wanted)}; see data.bands "
+                    "and input.bands"
+                )
 
 
 def _classes(

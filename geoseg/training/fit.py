@@ -16,6 +16,7 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
 from geoseg.errors import TrainingError
 from geoseg.training.checkpoints import (
@@ -91,16 +92,17 @@ def fit(
         cuda = uses_cuda(config)
         if is_first_process(config.devices):
             check_memory(module, cuda=cuda)
-        clock, signals = StepClock(), _Signals()
-        order: list[Callback] = [_Threads(threads), signals, clock, log]
+        clock = StepClock()
+        order: list[Callback] = [_Threads(threads), clock, log]
         order += [] if validation is None else [validation]
         seconds = config.checkpoint_seconds
         order += [Checkpoints(folder, seconds, config.steps, clock, validation)]
         trainer = make_trainer(config, folder, [*order, *callbacks], cuda=cuda)
+        trainer._signal_connector = _NoSignals(trainer)
         with (
             _quiet(),
             quiet_writers(),
-            _interruptions(signals),
+            _interruptions(),
             ending_together(trainer),
             _memory_errors(module),
         ):
@@ -215,28 +217,20 @@ def _quiet() -> Iterator[None]:
             one.setLevel(level)
 
 
-class _Signals(Callback):
-    """Keeps what signals do: Lightning asks the other processes when one is to end.
+class _NoSignals(_SignalConnector):
+    """Leaves signals as they are: Lightning asks the other processes when one comes.
 
-    They do not hear it, since they wait for that process themselves.
+    These do not hear it, since they wait for that process themselves.
     """
 
-    def __init__(self) -> None:
-        in_main = threading.current_thread() is threading.main_thread()
-        numbers = (signal.SIGINT, signal.SIGTERM) if in_main else ()
-        self.before = {number: signal.getsignal(number) for number in numbers}
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.restore()
-
-    def restore(self) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
+    def register_signal_handlers(self) -> None:
+        self.received_sigterm = False
 
 
 @contextmanager
-def _interruptions(signals: _Signals) -> Iterator[None]:
+def _interruptions() -> Iterator[None]:
     """Let Ctrl-C be Ctrl-C: Lightning ignores further ones and leaves the process."""
+    before = signal.getsignal(signal.SIGINT)
     try:
         yield
     except SystemExit as end:
@@ -244,7 +238,8 @@ def _interruptions(signals: _Signals) -> Iterator[None]:
             raise end.__context__ from None
         raise
     finally:
-        signals.restore()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -24,6 +24,13 @@ from geoseg.stopping import SIGNALLED
 _LOOK, _PATIENCE = 1.0, 10.0
 """Seconds between two looks at the others, and until one that ended must be missed."""
 
+_ASKED = [
+    code
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    for code in (-number, SIGNALLED + number)
+]
+"""Codes of processes that were asked to end."""
+
 _REASON = "geoseg/ended"
 """Key of the processes' store: why one ended that the others did not agree with."""
 
@@ -160,7 +167,7 @@ def _sentence(code: int, reason: str) -> str:
             "another process of this training was killed, as the system does when "
             "memory is short; free some, and run the same command again"
         )
-    if code in (-signal.SIGTERM, SIGNALLED + signal.SIGTERM):
+    if code in _ASKED:
         return (
             "another process of this training was asked to end, as guards of memory "
             "and batch systems do; run the same command again to go on"

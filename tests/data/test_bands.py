@@ -12,7 +12,7 @@ import rasterio
 import rasters
 from rasterio.enums import ColorInterp
 
-from geoseg.data.bands import check_alike, kinds_of
+from geoseg.data.bands import check_alike, contradicts, kinds_of
 from geoseg.data.coarser import as_processed
 from geoseg.data.files import FileScene, open_file_scene
 from geoseg.data.labelled import LabelledScene
@@ -41,7 +41,10 @@ def scene(path: Path, *colors: str) -> FileScene:
     [
         (None, (), ("red", "green", "blue")),
         ((1, 2, 3), (RGBN,), ("red", "green", "blue")),
-        ((1, 2, 3), (BGRN,), ("blue", "green", "red")),
+        # Turned around: who knows whether the images or the recipe are right.
+        ((1, 2, 3), (BGRN,), ("band 1", "band 2", "band 3")),
+        ((3, 2, 1), (RGBN, NOTHING), ("band 3", "band 2", "band 1")),
+        ((1, 1, 1), (RGBN,), ("band 1", "band 1", "band 1")),
         ((3, 2, 1), (BGRN, NOTHING), ("red", "green", "blue")),
         ((4, 1, 2), (RGBN,), ("band 4", "red", "green")),
         # Where nothing is declared: red first, or infrared first?
@@ -71,6 +74,11 @@ def test_kinds_are_those_of_the_files(tmp_path: Path) -> None:
 def test_images_that_contradict_each_other_are_refused() -> None:
     check_alike((2,), {RGBN: "a", BGRN: "b"})  # green in both
     check_alike((1, 2, 3), {RGBN: "a", NOTHING: "b"})
-    told = r"band 3 of all images, which is blue in a and red in b; bring"
+    told = r"band 3 of all images, which a says is blue and b says is red; bring"
     with pytest.raises(ConfigError, match=told):
         check_alike((3, 2, 1), {NOTHING: "c", RGBN: "a", BGRN: "b"})
+
+
+def test_colours_contradict_each_other_where_both_are_known() -> None:
+    assert contradicts(("red", "", "blue"), ("red", "green", "green"))
+    assert not contradicts(("red", "", "blue"), ("red", "green", ""))

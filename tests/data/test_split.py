@@ -162,6 +162,25 @@ def test_ground_is_compared_across_the_date_line(tmp_path: Path) -> None:
         warn_of_leaks({"train": [one], "test": [far]})
 
 
+@pytest.mark.parametrize("left", [178.0, 180.5, -181.0, 539.0])
+def test_degrees_may_go_on_beyond_the_date_line(tmp_path: Path, left: float) -> None:
+    scenes = []
+    for name, west in (("a", left), ("b", -180.0)):
+        place = Affine(0.04, 0, west, 0, -0.04, -16)
+        image = np.full((3, 100, 100), ord(name), np.uint8)
+        file, mask = (
+            rasters.write_raster(path, pixels, transform=place, crs="EPSG:4326")
+            for path, pixels in (
+                (tmp_path / f"{name}.tif", image),
+                (tmp_path / f"{name}.mask.tif", image[0]),
+            )
+        )
+        data = labelled_files.data(tmp_path)
+        scenes.append(open_file_scene(name, file, mask, data))
+    with pytest.warns(GeosegWarning, match=r"a \(train\) and b \(test\)"):
+        warn_of_leaks({"train": scenes[:1], "test": scenes[1:]})
+
+
 def on_fiji(path: Path, start: Affine, left: float) -> LabelledSource:
     """Write a scene of 100 pixels squared whose left edge is given, in metres."""
     place = Affine(start.a, 0, left, 0, start.e, start.f)

@@ -224,27 +224,35 @@ def test_declared_colours_go_before_numbers(
 ) -> None:
     """Trained on blue, green, red of some images, it gets these colours of any."""
     bgrn = ("blue", "green", "red", "undefined")
-    for numbers in ((1, 2, 3), (3, 2, 1)):
-        spec = chosen_spec(numbers, bgrn)
-        image = colored(tmp_path / "a.tif", *colors)
-        assert open_scene(image, spec).bands == tuple(
-            colors.index(bgrn[number - 1]) + 1 for number in numbers
-        )
-        like = colored(tmp_path / "b.tif", *bgrn)
-        assert open_scene(like, spec).bands == numbers
+    spec = chosen_spec((3, 2, 1), bgrn)
+    image = colored(tmp_path / "a.tif", *colors)
+    assert open_scene(image, spec).bands == tuple(
+        colors.index(name) + 1 for name in ("red", "green", "blue")
+    )
+    like = colored(tmp_path / "b.tif", *bgrn)
+    assert open_scene(like, spec).bands == (3, 2, 1)
 
 
-@pytest.mark.parametrize("numbers", [(1, 2, 3), (3, 2, 1)])
+@pytest.mark.parametrize(
+    ("numbers", "kind"),
+    [
+        ((1, 2, 3), ("gray", "undefined", "undefined")),
+        ((3, 2, 1), ("gray", "undefined", "undefined")),
+        # Declared by default, and turned around by who knew better.
+        ((3, 2, 1), ("red", "green", "blue")),
+        ((1, 2, 3), ("blue", "green", "red")),
+    ],
+)
 def test_bands_that_nobody_named_are_not_those_of_other_images(
-    tmp_path: Path, numbers: tuple[int, ...]
+    tmp_path: Path, numbers: tuple[int, ...], kind: tuple[str, ...]
 ) -> None:
     """Green, red and infrared may be what the training had."""
-    undefined = ("gray", "undefined", "undefined")
-    spec = chosen_spec(numbers, undefined)
-    plain = colored(tmp_path / "a.tif", *undefined)
-    assert open_scene(plain, spec).bands == numbers
+    like = colored(tmp_path / "a.tif", *kind)
+    spec = chosen_spec(numbers, kind)
+    assert open_scene(like, spec).bands == numbers
+    other = ("green", "blue", "red")
     with pytest.raises(RadiometryError, match="pass the bands"):
-        open_scene(colored(tmp_path / "b.tif", "red", "green", "blue"), spec)
+        open_scene(colored(tmp_path / "b.tif", *other), spec)
 
 
 def test_names_that_look_like_numbers_choose_nothing(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from stubs import save_stub
 
 from geoseg.clusters.config import ClusterConfig
 from geoseg.data.labelled import LabelledScene
-from geoseg.errors import ConfigError
 from geoseg.pipelines.evaluate import EvaluateConfig, Watcher, run
 from geoseg.pipelines.evaluate_scenes import image_files, open_labelled, readable
 from geoseg.pipelines.segment import InputConfig, Listener, ModelConfig, SegmentConfig
@@ -60,8 +58,8 @@ def test_all_scenes_can_be_asked_for(tmp_path: Path) -> None:
     drawn = open_labelled(data, "auto", [], notes.append)
     assert (len(drawn.sources), drawn.title) == (1, "new (test)")
     assert notes == [
-        "1 of 2 scenes are looked at, those that data.split gives to test, by shares; "
-        "--part all takes all"
+        "1 of 2 scenes are looked at, which the shares of data.split make those of "
+        "test; --part all takes all, also what the model has learned from"
     ]
     data["split"] |= {"train": ["elsewhere"], "test": ["north"]}
     every = open_labelled(data, "all", [], notes.append)
@@ -70,26 +68,43 @@ def test_all_scenes_can_be_asked_for(tmp_path: Path) -> None:
     assert len(notes) == 1
 
 
-def test_bands_that_are_others_than_those_of_the_training_are_refused(
+BGRN = ["blue", "green", "red", "undefined"]
+
+
+@pytest.mark.parametrize(
+    ("bands", "chosen", "told"),
+    [
+        ((3, 2, 1), None, "blue, green, red, and MODEL takes red, green, blue"),
+        ((3, 2, 1), (3, 2, 1), "blue, green, red, and MODEL takes red, green, blue"),
+        ((1, 2, 3), (1, 2, 3), "red, green, blue, and MODEL takes blue, green, red"),
+        ((1, 2, 3), (3, 2, 1), None),
+        ((1, 2, 3), None, None),
+        (None, (3, 2, 1), None),
+    ],
+)
+def test_bands_that_declare_other_colours_than_the_model_takes_are_told(
     tmp_path: Path,
+    bands: tuple[int, ...] | None,
+    chosen: tuple[int, ...] | None,
+    told: str | None,
 ) -> None:
     write_scene(tmp_path / "scenes", "north", *draw(0))  # red, green, blue
     model = save_stub(tmp_path / "model", kind="levels")
     config = json.loads((model / "config.json").read_text())
-    kinds = [["blue", "green", "red", "undefined"]]
-    config["geoseg"]["chosen_bands"] = {"numbers": [3, 2, 1], "of": kinds}
+    if chosen is not None:
+        config["geoseg"]["chosen_bands"] = {"numbers": chosen, "of": [BGRN]}
     (model / "config.json").write_text(json.dumps(config))
-    data = {"root": str(tmp_path / "scenes"), "ignore": [0], "bands": [3, 2, 1]}
+    data = {"root": str(tmp_path / "scenes"), "ignore": [0], "bands": bands}
     evaluated = EvaluateConfig(
         tmp_path / "out", data, model=ModelConfig(str(model), device="cpu")
     )
-    with pytest.raises(
-        ConfigError, match=r"band 3 .* is blue in north and red in what"
-    ):
-        run(evaluated, Asking())
-    given = InputConfig(resolution="native", bands=(3, 2, 1))
+    asking = Asking()
     with pytest.raises(Asked):
-        run(replace(evaluated, input=given), Asking())
+        run(evaluated, asking)
+    notes = [note.replace(str(model), "MODEL") for note in asking.notes]
+    where = f"bands {str(bands)[1:-1]} of north are said to be"
+    wanted = [f"{where} {told}; see data.bands and input.bands"]
+    assert notes == ([] if told is None else wanted)
 
 
 def test_what_is_left_out_is_told_once(tmp_path: Path) -> None:
@@ -164,7 +179,13 @@ class Asked(Exception):
 
 
 class Asking(Watcher):
-    """Keeps how masks would be made."""
+    """Keeps how masks would be made, and what is noted before."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
 
     def segmenting(self, name: str, config: SegmentConfig) -> Any:  # noqa: ANN401
         raise Asked(config.input)

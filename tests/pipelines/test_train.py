@@ -300,7 +300,9 @@ def test_scenes_whose_chosen_bands_differ_are_not_trained_together(
     config = configuration(tmp_path, layout="pairs", split=split)
     patterns |= {"images": "images/{stem}.tif"}
     data = dataclasses.replace(config.data, **patterns, bands=(3, 2, 1))
-    with pytest.raises(ConfigError, match=r"band 3 .* is red in b and blue in a"):
+    with pytest.raises(
+        ConfigError, match=r"band 3 .* b says is red and a says is blue"
+    ):
         run(dataclasses.replace(config, data=data))
 
 
