@@ -111,8 +111,10 @@ def _footprint(grid: Grid) -> BaseGeometry:
     points = shapely.get_coordinates(degrees)
     if not np.isfinite(points).all():
         return shapely.Polygon()
-    if np.ptp(points[:, 0]) > 180:  # Across the date line: 179 and 181, not -179.
-        points[points[:, 0] < 0, 0] += 360
+    turned = np.where(points[:, 0] < 0, points[:, 0] + 360, points[:, 0])
+    # Across the date line: 179 and 181, not -179. What is wide either way goes around.
+    if np.ptp(points[:, 0]) > 180 >= np.ptp(turned):
+        points[:, 0] = turned
         degrees = shapely.set_coordinates(degrees, points)
     return _wrapped(shapely.make_valid(degrees))
 

@@ -162,11 +162,16 @@ def test_ground_is_compared_across_the_date_line(tmp_path: Path) -> None:
         warn_of_leaks({"train": [one], "test": [far]})
 
 
-@pytest.mark.parametrize("left", [178.0, 180.5, -181.0, 539.0])
-def test_degrees_may_go_on_beyond_the_date_line(tmp_path: Path, left: float) -> None:
+@pytest.mark.parametrize(
+    ("left", "pixel"),
+    [(178.0, 0.04), (180.5, 0.04), (-181.0, 0.04), (539.0, 0.04), (-180.0, 3.6)],
+)
+def test_degrees_may_go_on_beyond_the_date_line_and_around(
+    tmp_path: Path, left: float, pixel: float
+) -> None:
     scenes = []
-    for name, west in (("a", left), ("b", -180.0)):
-        place = Affine(0.04, 0, west, 0, -0.04, -16)
+    for name, west, side in (("a", left, pixel), ("b", -180.0, 0.04)):
+        place = Affine(side, 0, west, 0, -min(side, 0.5), -16)
         image = np.full((3, 100, 100), ord(name), np.uint8)
         file, mask = (
             rasters.write_raster(path, pixels, transform=place, crs="EPSG:4326")
