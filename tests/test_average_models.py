@@ -123,4 +123,6 @@ def test_the_order_of_keys_makes_no_other_architecture(
         values = json.loads((other / name).read_text())
         (other / name).write_text(json.dumps(dict(reversed(values.items()))))
     average.write_mean([folder, other], tmp_path / "mean")
+    weights = load_file(tmp_path / "mean/model.safetensors")
+    assert weights.keys() == load_file(folder / "model.safetensors").keys()
     load_model(tmp_path / "mean")

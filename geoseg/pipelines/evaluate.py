@@ -181,21 +181,27 @@ def _told_bands(
     }
     kinds = kinds_of(sources) if any(bands for _, bands in chosen) else {}
     for path, bands in sorted(chosen, key=str):
+        if bands is None:
+            continue
         spec = read_spec(find_model(path))
-        if bands is None or len(bands) != len(spec.bands):
-            continue  # What does not fit is refused when masks are made.
+        if len(bands) != len(spec.bands):
+            continue  # Refused when masks are made.
         wanted = [tuple(name if name in RGB else "" for name in spec.bands)]
         if spec.chosen is not None:
             wanted = [colors_of(kind, spec.chosen.numbers) for kind in spec.chosen.of]
         for kind, name in kinds.items():
             shown = colors_of(kind, bands)
             if all(contradicts(shown, one) for one in wanted):
+                takes = " or ".join(_listed(one) for one in wanted)
                 note(
                     f"bands {', '.join(map(str, bands))} of {name} are said to be "
-                    f"{', '.join(shown)}, and {path} takes "
-                    f"{' or '.join(', '.join(one) for one in wanted)}; see data.bands "
-                    "and input.bands"
+                    f"{_listed(shown)}, and {path} takes {takes}; see data.bands and "
+                    "input.bands"
                 )
+
+
+def _listed(colors: Sequence[str]) -> str:
+    return ", ".join(color or "unnamed" for color in colors)
 
 
 def _classes(

@@ -21,6 +21,7 @@ from geoseg.data.survey import Survey
 from geoseg.errors import ModelError, OutputError
 from geoseg.io.atomic import atomic_path, remove_leftovers
 from geoseg.io.lock import exclusive
+from geoseg.layout import RUN_YAML
 from geoseg.models.export import Declared, declare, save_model
 from geoseg.models.fine_tune import start_from, warn_of_other_input
 from geoseg.models.presets import HEAD, PRETRAINED
@@ -141,9 +142,7 @@ def _run_alone(config: TrainConfig, listener: Listener) -> Trained:
     check_folder(config.out, recipe)
     if is_first_process(config.train.devices):
         # After the checkpoint was accepted: it tells of the run that is in the folder.
-        final = config.out / "run.yaml"
-        with writing(final), atomic_path(final) as path:
-            path.write_text(dump(config))
+        _write_recipe(config)
     module = SegmentationModule(
         model,
         chips,
@@ -173,6 +172,12 @@ def _run_alone(config: TrainConfig, listener: Listener) -> Trained:
         )
         _write_model(config.out, module.average, card, declared)
     return Trained(config.out / "model", outcome)
+
+
+def _write_recipe(config: TrainConfig) -> None:
+    final = config.out / RUN_YAML
+    with writing(final), atomic_path(final) as path:
+        path.write_text(dump(config))
 
 
 def _without_start(config: TrainConfig) -> dict[str, Any]:

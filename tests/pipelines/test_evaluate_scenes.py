@@ -77,6 +77,11 @@ BGRN = ["blue", "green", "red", "undefined"]
         ((3, 2, 1), None, "blue, green, red, and MODEL takes red, green, blue"),
         ((3, 2, 1), (3, 2, 1), "blue, green, red, and MODEL takes red, green, blue"),
         ((1, 2, 3), (1, 2, 3), "red, green, blue, and MODEL takes blue, green, red"),
+        (
+            (1, 2, 2),
+            (4, 2, 3),
+            "red, green, green, and MODEL takes unnamed, green, red",
+        ),
         ((1, 2, 3), (3, 2, 1), None),
         ((1, 2, 3), None, None),
         (None, (3, 2, 1), None),
