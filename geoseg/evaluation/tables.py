@@ -146,7 +146,7 @@ def figure(value: Values, name: str, ends: Interval | None = None) -> str:
     number = float(value)
     if not math.isfinite(number):
         return "-"
-    text = f"{number:+.1%}" if name == "area_bias" else f"{number:.3f}"
+    text = f"{number:+z.1%}" if name == "area_bias" else f"{number:.3f}"
     if ends is None or not np.isfinite(ends).all():
         return text
     low, high = (figure(float(end), name) for end in ends)
@@ -157,8 +157,11 @@ def _signed(value: Values, ends: Interval | None) -> str:
     number = float(value)
     if not math.isfinite(number):
         return "-"
-    told = "" if ends is None else f" ({float(ends[0]):+.3f} to {float(ends[1]):+.3f})"
-    return f"{number:+.3f}{told}"
+    # "z": a difference that rounds to nothing has no sign.
+    told = ""
+    if ends is not None:
+        told = f" ({float(ends[0]):+z.3f} to {float(ends[1]):+z.3f})"
+    return f"{number:+z.3f}{told}"
 
 
 def _of_class(

@@ -133,6 +133,16 @@ def test_settings_that_are_compared_have_a_column_each() -> None:
     assert comparison_table(Evaluation("made", tuple(same))).titles[0] == "model.path"
 
 
+def test_a_difference_that_rounds_to_nothing_has_no_sign() -> None:
+    scores = [result(name, 90).scores["north"] for name in ("one", "two")]
+    for score in scores:
+        score.counts.confusion[:] *= 10_000
+    scores[1].counts.confusion[0, 1] += 1
+    runs = [run_result(str(n), INFOS, {"north": s}) for n, s in enumerate(scores)]
+    table = comparison_table(Evaluation("made", tuple(runs)))
+    assert [row[-1] for row in table.rows] == ["", "+0.000"]
+
+
 def test_notes_name_the_runs_that_they_do_not_all_hold_for() -> None:
     runs = [result(name, 80) for name in ("one", "two", "three")]
     for run in runs[1:]:
