@@ -40,7 +40,7 @@ from geoseg.training.fit import Outcome, fit
 from geoseg.training.logs import RunLog
 from geoseg.training.module import SegmentationModule
 from geoseg.training.outputs import writing
-from geoseg.training.processes import is_first_process
+from geoseg.training.processes import check_rank, is_first_process
 from geoseg.training.progress import Listener
 from geoseg.training.validation import Validation
 from geoseg.types import ModelSpec
@@ -95,9 +95,11 @@ def run(config: TrainConfig, listener: Listener | None = None) -> Trained:
     Raises:
         UsageError: The configuration makes no training, or another run has the folder
             or began it with another recipe.
-        TrainingError: The loss is not finite, or memory is too small.
+        TrainingError: The loss is not finite, memory is too small, or the environment
+            says that this process is one of others.
         FileOutputError: The disk is full or gone.
     """
+    check_rank(config.train.devices)
     try:
         config.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -52,6 +52,28 @@ def is_first_process(devices: int) -> bool:
     return devices == 1 or int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
+def check_rank(devices: int) -> None:
+    """Refuse a rank of other processes, as `srun` jobs and shells may have left one.
+
+    Lightning would take this process for one of several that others have started, and
+    wait for the rest of them for half an hour.
+
+    Args:
+        devices: `train.devices` of the run.
+
+    Raises:
+        TrainingError: There is a rank, and it is not one of this run's.
+    """
+    rank, size = (os.environ.get(name) for name in ("LOCAL_RANK", "WORLD_SIZE"))
+    if devices > 1 and rank is not None and size != str(devices):
+        told = "is not set" if size is None else f"is {size}"
+        raise TrainingError(
+            f"LOCAL_RANK is set to {rank!r} in the environment, but WORLD_SIZE {told} "
+            f"and train.devices is {devices}; unset LOCAL_RANK and start the training "
+            "once, by itself: it starts its other processes"
+        )
+
+
 @contextmanager
 def ending_together(trainer: Trainer) -> Iterator[None]:
     """End the others with the first process, and have it know why another one ended.

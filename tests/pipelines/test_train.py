@@ -34,6 +34,7 @@ from geoseg.errors import (
     ModelError,
     OutputError,
     TilingError,
+    TrainingError,
 )
 from geoseg.inference import Predictor, PredictorConfig, TileInput
 from geoseg.io.atomic import atomic_path
@@ -75,6 +76,26 @@ def test_a_training_alone_leads_whatever_rank_it_is_given(
     folder = run(configuration(tmp_path)).folder
     assert (folder / "model.safetensors").is_file()
     assert (tmp_path / "out/run.yaml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("size", "told"), [(None, "WORLD_SIZE is not set"), ("8", "WORLD_SIZE is 8")]
+)
+def test_a_rank_of_other_processes_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: str | None, told: str
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    if size is not None:
+        monkeypatch.setenv("WORLD_SIZE", size)
+    config = configuration(tmp_path)
+    train = dataclasses.replace(
+        config.train, devices=2, batch_size=2, final_batch_size=2
+    )
+    several = dataclasses.replace(config, train=train)
+    with pytest.raises(TrainingError, match=f"^LOCAL_RANK is set to '0' .*{told}"):
+        run(several)
+    assert not config.out.exists()
 
 
 def test_a_recipe_that_cannot_be_written_is_told(tmp_path: Path) -> None:
