@@ -53,10 +53,11 @@ def end(process: subprocess.Popen[bytes], patience: float = PATIENCE) -> None:
     with suppress(subprocess.TimeoutExpired):
         process.wait(patience)
     started.update(_descendants(process))
+    # Itself first: it would start others for those that it misses, or go on.
+    process.kill()
     for one in started:
         with suppress(psutil.NoSuchProcess):
             one.kill()
-    process.kill()
     process.wait()
     psutil.wait_procs(started, timeout=PATIENCE)
 
