@@ -49,14 +49,14 @@ def is_first_process(devices: int) -> bool:
     Args:
         devices: `train.devices` of the run.
     """
-    return devices == 1 or int(os.environ.get("LOCAL_RANK", "0")) == 0
+    return devices == 1 or os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def check_rank(devices: int) -> None:
     """Refuse a rank of other processes, as `srun` jobs and shells may have left one.
 
     Lightning would take this process for one of several that others have started, and
-    wait for the rest of them for half an hour.
+    wait for the rest of them in vain.
 
     Args:
         devices: `train.devices` of the run.

@@ -79,12 +79,20 @@ def test_a_training_alone_leads_whatever_rank_it_is_given(
 
 
 @pytest.mark.parametrize(
-    ("size", "told"), [(None, "WORLD_SIZE is not set"), ("8", "WORLD_SIZE is 8")]
+    ("rank", "size", "told"),
+    [("0", None, "WORLD_SIZE is not set"), ("1", "8", "WORLD_SIZE is 8")],
 )
 def test_a_rank_of_other_processes_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: str | None, told: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    rank: str,
+    size: str | None,
+    told: str,
 ) -> None:
-    monkeypatch.setenv("LOCAL_RANK", "0")
+    # It would wait for them.
+    begun = "geoseg.pipelines.train._run_alone"
+    monkeypatch.setattr(begun, lambda *_: pytest.fail("the training began"))
+    monkeypatch.setenv("LOCAL_RANK", rank)
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     if size is not None:
         monkeypatch.setenv("WORLD_SIZE", size)
@@ -93,7 +101,7 @@ def test_a_rank_of_other_processes_is_refused(
         config.train, devices=2, batch_size=2, final_batch_size=2
     )
     several = dataclasses.replace(config, train=train)
-    with pytest.raises(TrainingError, match=f"^LOCAL_RANK is set to '0' .*{told}"):
+    with pytest.raises(TrainingError, match=f"^LOCAL_RANK is set to '{rank}' .*{told}"):
         run(several)
     assert not config.out.exists()
 
